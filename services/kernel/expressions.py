@@ -200,26 +200,55 @@ class Compare:
 Expression = Everything | EventTypeIs | OccurredWithin | AllOf | AnyOf | Compare
 
 
-def like_pattern(pattern: str) -> re.Pattern[str]:
-    """SQL's LIKE as a compiled expression: `%` any run, `_` one character, a backslash escapes; the whole string."""
-    parts: list[str] = []
+def like(pattern: str) -> Callable[[str], bool]:
+    """SQL's LIKE as a test: `%` any run, `_` one character, a backslash escapes; the whole string, case-sensitive.
+
+    The pieces between the `%` are found one after the other, each as early as can be: linear in the text for each piece,
+    where one regular expression for the whole could backtrack without end.
+    """
+    head, *rest = (re.compile(piece, re.DOTALL) for piece in _like_pieces(pattern))
+    if not rest:
+        return lambda text: head.fullmatch(text) is not None
+    *middle, _ = rest
+    tail_width = _width(_like_pieces(pattern)[-1])
+    tail = rest[-1]
+
+    def test(text: str) -> bool:
+        found = head.match(text)
+        for piece in middle:
+            if found is None:
+                return False
+            found = piece.search(text, found.end())
+        if found is None or len(text) - tail_width < found.end():
+            return False
+        return tail.fullmatch(text, len(text) - tail_width) is not None
+
+    return test
+
+
+def _like_pieces(pattern: str) -> list[str]:
+    """The pieces between the `%` of a pattern, as regular expressions of a fixed width."""
+    pieces = [""]
     characters = iter(pattern)
     for character in characters:
-        if character == "\\":
-            parts.append(re.escape(next(characters, "\\")))
-        elif character == "%":
-            # A possessive or lazy form keeps long runs of % linear enough; neighbours are folded into one.
-            if not parts or parts[-1] != ".*?":
-                parts.append(".*?")
+        if character == "%":
+            pieces.append("")
+        elif character == "_":
+            pieces[-1] += "."
         else:
-            parts.append("." if character == "_" else re.escape(character))
-    return re.compile("".join(parts), re.DOTALL)
+            literal = next(characters, "\\") if character == "\\" else character
+            pieces[-1] += re.escape(literal)
+    return pieces
+
+
+def _width(piece: str) -> int:
+    """How many characters a piece matches: an escaped one is one."""
+    return len(re.sub(r"\\(.)", r"\1", piece, flags=re.DOTALL))
 
 
 def _string_test(operator: str, value: str) -> Callable[[str], bool]:
     if operator == "like":
-        match = like_pattern(value).fullmatch
-        return lambda text: match(text) is not None
+        return like(value)
     tests: dict[str, Callable[[str], bool]] = {
         "=": lambda text: text == value,
         "in": lambda text: text == value,
@@ -261,7 +290,9 @@ def _compare_integers_with_float(cells: NDArray[np.generic], operator: str, valu
 
 
 def _python_compare(left: float, operator: str, right: int | float) -> bool:
-    return {"=": left == right, "<": left < right, ">": left > right, "<=": left <= right, ">=": left >= right}[operator]
+    return {"=": left == right, "<": left < right, ">": left > right, "<=": left <= right, ">=": left >= right}[
+        operator
+    ]
 
 
 def _by_event_type(batch: EventBatch, test: Callable[[str], bool]) -> Bools:
