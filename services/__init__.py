@@ -1,0 +1,1 @@
+"""The services of Inkling, and what they share: `runtime` (every process) and `kernel` (every evaluation)."""

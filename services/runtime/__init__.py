@@ -1,0 +1,1 @@
+"""What every service process is made of: settings, server, interceptors, auth, errors, storage, telemetry."""
