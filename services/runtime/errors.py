@@ -20,6 +20,9 @@ The text of these errors (except `Internal`) is written for callers and reaches 
 may be personal. Any other exception is answered as INTERNAL with a request id only.
 """
 
+# The names are those of the status codes, as every gRPC user knows them.
+# ruff: noqa: N818
+
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta

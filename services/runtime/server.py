@@ -50,7 +50,7 @@ class Server:
         keys: KeyStore | None = None,
         registry: CollectorRegistry | None = None,
     ) -> AbstractAsyncContextManager["Server"]:
-        """Listens, NOT_SERVING; on exit stops (grace), then closes. Opens the key store of the settings if not given."""
+        """Listens, NOT_SERVING; on exit stops (grace), then closes. Opens the settings' key store if not given."""
         raise NotImplementedError
 
     async def set_serving(self) -> None:
