@@ -1,0 +1,263 @@
+"""The synchronous face: the same sections for scripts, run on one loop in a background thread.
+
+Nothing is written twice: a face lists the coroutines that it makes blocking, and their signatures carry over.
+"""
+
+import asyncio
+import contextlib
+import functools
+import threading
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from datetime import timedelta
+from types import TracebackType
+from typing import Any, Concatenate, Generic, Literal, ParamSpec, Self, TypeVar, overload
+
+from inkling.client.asynchronous import FEATURES_ADDRESS, INGEST_ADDRESS, AsyncClient
+from inkling.client.batching import BatchOptions
+from inkling.client.collections import AsyncCollections
+from inkling.client.dead_letters import AsyncDeadLetters
+from inkling.client.definitions import AsyncDefinitions
+from inkling.client.events import AsyncEvents
+from inkling.client.profiles import AsyncProfiles
+from inkling.client.project import AsyncProject
+from inkling.client.transport import RetryPolicy, TlsFiles
+from inkling.errors import ClientClosed
+
+S = TypeVar("S")
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class LoopThread:
+    """One event loop in a daemon thread, and ways to wait for what runs on it."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="inkling-client", daemon=True)
+        self._thread.start()
+
+    def run(self, work: Coroutine[Any, Any, R]) -> R:
+        """Runs a coroutine to its end; an interrupt (Ctrl-C) cancels it."""
+        if not self._thread.is_alive():
+            work.close()
+            raise ClientClosed("the client is closed")
+        future = asyncio.run_coroutine_threadsafe(work, self._loop)
+        try:
+            return future.result()
+        except BaseException:
+            future.cancel()
+            raise
+
+    def iterate(self, source: AsyncIterator[R]) -> Iterator[R]:
+        """Yields what an asynchronous iterator yields; leaving the loop early closes it."""
+        try:
+            while True:
+                try:
+                    following = self.run(self._next(source))
+                except StopAsyncIteration:
+                    return
+                yield following
+        finally:
+            aclose = getattr(source, "aclose", None)
+            if aclose is not None:
+                with contextlib.suppress(ClientClosed):
+                    self.run(aclose())
+
+    def stop(self) -> None:
+        """Ends the thread; what still ran is cancelled."""
+        if not self._thread.is_alive():
+            return
+        asyncio.run_coroutine_threadsafe(self._cancel_all(), self._loop).result()
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+    @staticmethod
+    async def _next(source: AsyncIterator[R]) -> R:
+        return await anext(source)
+
+    async def _cancel_all(self) -> None:
+        tasks = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+class Face(Generic[S]):
+    """The synchronous side of one section."""
+
+    def __init__(self, section: S, thread: LoopThread) -> None:
+        self.section = section
+        self.thread = thread
+
+
+class blocking(Generic[S, P, R]):  # noqa: N801  (used like `property`)
+    """A coroutine method as a blocking one, with the same arguments."""
+
+    def __init__(self, method: Callable[Concatenate[S, P], Coroutine[Any, Any, R]]) -> None:
+        self.method = method
+        self.__doc__ = method.__doc__
+
+    @overload
+    def __get__(self, face: None, owner: type) -> Self: ...
+    @overload
+    def __get__(self, face: Face[Any], owner: type) -> Callable[P, R]: ...
+    def __get__(self, face: Face[Any] | None, owner: type) -> Self | Callable[P, R]:
+        if face is None:
+            return self
+
+        @functools.wraps(self.method)
+        def call(*args: P.args, **kwargs: P.kwargs) -> R:
+            return face.thread.run(self.method(face.section, *args, **kwargs))
+
+        return call
+
+
+class iterating(Generic[S, P, R]):  # noqa: N801
+    """A method that gives an asynchronous iterator as one that gives an iterator, with the same arguments."""
+
+    def __init__(self, method: Callable[Concatenate[S, P], AsyncIterator[R]]) -> None:
+        self.method = method
+        self.__doc__ = method.__doc__
+
+    @overload
+    def __get__(self, face: None, owner: type) -> Self: ...
+    @overload
+    def __get__(self, face: Face[Any], owner: type) -> Callable[P, Iterator[R]]: ...
+    def __get__(self, face: Face[Any] | None, owner: type) -> Self | Callable[P, Iterator[R]]:
+        if face is None:
+            return self
+
+        @functools.wraps(self.method)
+        def call(*args: P.args, **kwargs: P.kwargs) -> Iterator[R]:
+            return face.thread.iterate(self.method(face.section, *args, **kwargs))
+
+        return call
+
+
+class Events(Face[AsyncEvents]):
+    """Writes to the project's log."""
+
+    send = blocking(AsyncEvents.send)
+    flush = blocking(AsyncEvents.flush)
+    ingest = blocking(AsyncEvents.ingest)
+    stream = iterating(AsyncEvents.stream)
+    import_csv = blocking(AsyncEvents.import_csv)
+
+
+class Collections(Face[AsyncCollections]):
+    """Declares what events look like."""
+
+    create = blocking(AsyncCollections.create)
+    get = blocking(AsyncCollections.get)
+    list = blocking(AsyncCollections.list)
+    update = blocking(AsyncCollections.update)
+
+
+class DeadLetters(Face[AsyncDeadLetters]):
+    """Looks after refused events."""
+
+    list = iterating(AsyncDeadLetters.list)
+    get = blocking(AsyncDeadLetters.get)
+    replay = blocking(AsyncDeadLetters.replay)
+    purge = blocking(AsyncDeadLetters.purge)
+
+
+class Project(Face[AsyncProject]):
+    """Reads and changes the project's settings."""
+
+    get = blocking(AsyncProject.get)
+    set = blocking(AsyncProject.set)
+
+
+class Definitions(Face[AsyncDefinitions]):
+    """The project's attribute groups and feature services."""
+
+    plan = blocking(AsyncDefinitions.plan)
+    apply = blocking(AsyncDefinitions.apply)
+    publish = blocking(AsyncDefinitions.publish)
+    export = blocking(AsyncDefinitions.export)
+    get_group = blocking(AsyncDefinitions.get_group)
+    list_groups = blocking(AsyncDefinitions.list_groups)
+    delete_group = blocking(AsyncDefinitions.delete_group)
+    get_service = blocking(AsyncDefinitions.get_service)
+    list_services = blocking(AsyncDefinitions.list_services)
+    delete_service = blocking(AsyncDefinitions.delete_service)
+
+
+class Profiles(Face[AsyncProfiles]):
+    """What is known of a key, now."""
+
+    get = blocking(AsyncProfiles.get)
+    batch_get = blocking(AsyncProfiles.batch_get)
+    watch = iterating(AsyncProfiles.watch)
+
+
+class Client(Face[AsyncClient]):
+    """The client for scripts: the same as `AsyncClient`, without `await`. Safe to use from several threads.
+
+    with Client(api_key=...) as client:
+        print(client.profiles.get("4711", service="shop").values)
+    """
+
+    def __init__(
+        self,
+        *,
+        api_key: str = "",
+        ingest: str = INGEST_ADDRESS,
+        features: str = FEATURES_ADDRESS,
+        timeout: timedelta = timedelta(seconds=30),
+        retry: RetryPolicy = RetryPolicy(),  # noqa: B008  (frozen)
+        compression: Literal["gzip"] | None = None,
+        tls: TlsFiles | None = None,
+        batching: BatchOptions = BatchOptions(),  # noqa: B008  (frozen)
+    ) -> None:
+        client = AsyncClient(
+            api_key=api_key,
+            ingest=ingest,
+            features=features,
+            timeout=timeout,
+            retry=retry,
+            compression=compression,
+            tls=tls,
+            batching=batching,
+        )
+        super().__init__(client, LoopThread())
+        self.events = Events(client.events, self.thread)
+        self.collections = Collections(client.collections, self.thread)
+        self.dead_letters = DeadLetters(client.dead_letters, self.thread)
+        self.project = Project(client.project, self.thread)
+        self.definitions = Definitions(client.definitions, self.thread)
+        self.profiles = Profiles(client.profiles, self.thread)
+
+    publish = blocking(AsyncClient.publish)
+    test = blocking(AsyncClient.test)
+    get_service_attributes = blocking(AsyncClient.get_service_attributes)
+    get_group_attributes = blocking(AsyncClient.get_group_attributes)
+
+    def close(self) -> None:
+        """Delivers what waits in the buffer, closes the channels and ends the thread."""
+        try:
+            with contextlib.suppress(ClientClosed):
+                self.thread.run(self.section.close())
+        finally:
+            self.thread.stop()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class Signals(Client):
+    """The client under the name and with the arguments of the Signals SDK (004), reads and definitions only.
+
+    `api_url` is the address of the features service; the project comes with the key, so that the id of the key and
+    the organisation are taken and not needed.
+    """
+
+    def __init__(self, *, api_url: str, api_key: str, api_key_id: str = "", org_id: str = "") -> None:
+        super().__init__(api_key=api_key, features=api_url.removeprefix("http://"))
