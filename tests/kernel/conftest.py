@@ -2,10 +2,17 @@
 
 import os
 
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 
 SLOW_IS_FINE = (HealthCheck.too_slow, HealthCheck.data_too_large)
 
-settings.register_profile("bounded", derandomize=True, deadline=None, database=None, suppress_health_check=SLOW_IS_FINE)
-settings.register_profile("deep", settings.get_profile("bounded"), derandomize=False, max_examples=2_000)
+BOUNDED = settings(
+    derandomize=True,
+    deadline=None,
+    database=None,
+    suppress_health_check=SLOW_IS_FINE,
+    phases=[phase for phase in Phase if phase is not Phase.explain],
+)
+settings.register_profile("bounded", BOUNDED)
+settings.register_profile("deep", BOUNDED, derandomize=False, max_examples=2_000)
 settings.load_profile(os.environ.get("INKLING_HYPOTHESIS_PROFILE", "bounded"))
