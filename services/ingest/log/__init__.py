@@ -1,0 +1,1 @@
+"""The event log: an interface and its implementations, chosen by URL."""
