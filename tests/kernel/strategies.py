@@ -30,9 +30,14 @@ from .reference import ADD, DAY_US, DELETE, REPLACE, microseconds
 START_US = microseconds(datetime(2024, 1, 29, 12, tzinfo=UTC))
 KEY = "user"
 KEY_VALUES = ("ada", "bob", "çiğdem")
-KEYS = ({KEY: "ada"},) * 4 + ({KEY: "bob"}, {KEY: KEY_VALUES[2], "other": "o"}, {"other": "o"})
+KEYS = ({KEY: "ada"},) * 8 + ({KEY: "bob"}, {KEY: KEY_VALUES[2], "other": "o"}, {"other": "o"})
 HORIZON_US = 3_600_000_000
-DAYS = (0, 0, 0, 1, 2, 29, 30, 31, 32, 60, 61, 366)
+DAYS = (0, 0, 0, 0, 0, 1, 1, 2, 29, 30, 31, 32, 60, 366)
+JITTERS = (0, 0, 0, 0, 1, 2, DAY_US // 2, DAY_US // 2 + 1)
+TIMES_US = tuple(START_US + day * DAY_US + jitter for day in DAYS for jitter in JITTERS)
+STEMS = ("", "", "id-with-a-long-common-prefix-", "é")
+IDS = tuple(f"{stem}{number}" for number in range(30) for stem in STEMS)
+OPERATIONS = (*((ADD, 0),) * 16, (REPLACE, 1), (REPLACE, 2), (REPLACE, 3), (DELETE, 0))
 PERIODS = (1, 2, 3, DAY_US - 1, DAY_US, DAY_US + 1, 30 * DAY_US, 31 * DAY_US)
 
 X, Y = Property("atomic", "x"), Property("atomic", "y")
@@ -44,30 +49,32 @@ TEXTS = ("", "a", "b", "ab", "A", "%", "é")
 INTEGERS = (0, 1, -1, 2, 3, 2**53 + 1, 2**63 - 1, -(2**63))
 DOUBLES = (0.0, -0.0, 0.1, 0.2, -0.1, 2.0, 3.0, 1e16, 1e308, -1e308, 5e-324, -5e-324, 2.0**53, 2.0**63, -(2.0**63))
 INSTANTS_US = (START_US, START_US + 1, START_US + DAY_US)
+COMMON: tuple[Scalar | None, ...] = (1, 2, 1, 2, 2.0, 0.1, "a", "b", None)
+SCALARS: tuple[Scalar | None, ...] = (
+    *COMMON * 4, *TEXTS, *INTEGERS, *DOUBLES, True, False, *map(from_us, INSTANTS_US * 3), ["a", "b"]
+)  # fmt: skip
+GAPS = (*(0,) * 12, 1, HORIZON_US // 2, HORIZON_US - 1, HORIZON_US)
+COMMON_FILTERS: tuple[Expression, ...] = (
+    *(Everything(), Everything()),
+    EventTypeIs("shop"),
+    Compare(X, "is_not_null"),
+)
+CONTENTS = (*({"x": x} for x in SCALARS), *({"x": x, "y": y} for x in COMMON for y in COMMON), {})
+DATA = ({}, {}, *({"path": value} for value in COMMON))
+
+
+def devices(*values: Scalar | None) -> tuple[Entity, ...]:
+    """Entities of one kind with these devices, and one of another kind before them."""
+    return (Entity("ua", "other", 1, {"device": 9}), *(Entity("ua", "context", 1, {"device": v}) for v in values))
+
+
+ENTITIES = ((), (), (Entity("ua", "context", 2, {"device": 9}),), *(devices(a, b) for a in COMMON for b in COMMON))
+TYPES = (*(("shop", "view", "1-0-0"),) * 4, ("", "view", "1-0-0"), ("shop", "buy", "1-0-0"), ("shop", "view", "2-0-0"))
 
 
 def times() -> st.SearchStrategy[int]:
     """Event times and instants to read at: few days, often equal or a microsecond apart."""
-    return st.builds(
-        lambda day, halves, jitter: START_US + day * DAY_US + halves * DAY_US // 2 + jitter,
-        st.sampled_from(DAYS),
-        st.sampled_from((0, 0, 1)),
-        st.sampled_from((0, 0, 1, 2)),
-    )
-
-
-def scalars() -> st.SearchStrategy[Scalar | None]:
-    """A property's value: of any kind, often a small number."""
-    return st.one_of(
-        st.sampled_from((1, 2, 1, 2, 2.0, 0.1)),
-        st.none(),
-        st.sampled_from(TEXTS),
-        st.sampled_from(INTEGERS),
-        st.sampled_from(DOUBLES),
-        st.booleans(),
-        st.sampled_from(INSTANTS_US).map(from_us),
-        st.just(["a", "b"]),
-    )
+    return st.sampled_from(TIMES_US)
 
 
 def constants() -> st.SearchStrategy[Constant]:
@@ -103,11 +110,14 @@ def event_types() -> st.SearchStrategy[EventTypeIs]:
     )
 
 
-def filters() -> st.SearchStrategy[Expression]:
-    """A filter as definitions make them: selectors, criteria, an absolute range; most often everything."""
+@st.composite
+def filters(draw: st.DrawFn) -> Expression:
+    """A filter as definitions make them: selectors, criteria, an absolute range; mostly a common one."""
+    if draw(st.integers(0, 9)) < 7:
+        return draw(st.sampled_from(COMMON_FILTERS))
     ranges = st.builds(OccurredWithin, st.one_of(st.none(), times()), st.one_of(st.none(), times()))
-    parts = st.one_of(event_types(), compares(), ranges, st.lists(compares(), max_size=2).map(tuple).map(AnyOf))
-    return st.one_of(st.just(Everything()), parts, st.lists(parts, max_size=3).map(tuple).map(AllOf))
+    part = st.one_of(event_types(), compares(), ranges, st.lists(compares(), max_size=2).map(tuple).map(AnyOf))
+    return draw(st.one_of(part, st.lists(part, max_size=3).map(tuple).map(AllOf)))
 
 
 def windows() -> st.SearchStrategy[Window]:
@@ -141,46 +151,40 @@ def aggregations(draw: st.DrawFn, functions: Sequence[Function] = tuple(Function
 
 
 def event_ids() -> st.SearchStrategy[str]:
-    """Ids that repeat now and then, whose order is not the order in which they come, one long prefix among them."""
-    stems = ("", "id-with-a-long-common-prefix-", "é")
-    return st.builds(lambda stem, number: f"{stem}{number}", st.sampled_from(stems), st.integers(0, 99))
+    """Ids that repeat now and then, whose order is not the order in which they come, some with a long prefix."""
+    return st.sampled_from(IDS)
 
 
 @st.composite
-def events(draw: st.DrawFn, received_us: int = START_US, ids: st.SearchStrategy[str] | None = None) -> EventRow:
+def events(draw: st.DrawFn, received_us: int = START_US) -> EventRow:
     """One record of the log: mostly an added event, sometimes a replacement or a deletion."""
-    operation = draw(st.sampled_from((ADD,) * 7 + (REPLACE, REPLACE, DELETE)))
-    device = st.dictionaries(st.just("device"), scalars())
-    entity = st.builds(Entity, st.just("ua"), st.sampled_from(("context", "context", "other")), st.just(1), device)
+    operation, revision = draw(st.sampled_from(OPERATIONS))
+    vendor, name, version = draw(st.sampled_from(TYPES))
     return EventRow(
-        event_id=draw(ids or event_ids()),
-        name=draw(st.sampled_from(("view", "view", "buy"))),
+        event_id=draw(event_ids()),
+        name=name,
         occurred_at_us=draw(times()),
         received_at_us=received_us,
-        keys=draw(
-            st.sampled_from(({KEY: "ada"},) * 4 + ({KEY: "bob"}, {KEY: KEY_VALUES[2], "other": "o"}, {"other": "o"}))
-        ),
-        vendor=draw(st.sampled_from(("shop", "shop", ""))),
-        version=draw(st.sampled_from(("1-0-0", "1-0-0", "2-0-0"))),
-        properties=draw(st.fixed_dictionaries({}, optional={"x": scalars(), "y": scalars()})),
-        data=draw(st.one_of(st.just({}), st.dictionaries(st.just("path"), scalars()))),
-        entities=tuple(draw(st.one_of(st.just([]), st.lists(entity, max_size=3)))),
+        keys=draw(st.sampled_from(KEYS)),
+        vendor=vendor,
+        version=version,
+        properties=draw(st.sampled_from(CONTENTS)),
+        data=draw(st.sampled_from(DATA)),
+        entities=draw(st.sampled_from(ENTITIES)),
         operation=operation,
-        revision=draw(st.integers(1, 3)) if operation == REPLACE else 0,
+        revision=revision,
     )
 
 
 @st.composite
-def logs(draw: st.DrawFn, max_size: int = 24) -> list[EventRow]:
+def logs(draw: st.DrawFn, min_size: int = 1, max_size: int = 24) -> list[EventRow]:
     """A log: received times rise, now and then across the horizon; some records are repeated word for word."""
     received_us = START_US
     log: list[EventRow] = []
-    for _ in range(draw(st.integers(0, max_size))):
-        received_us += draw(st.sampled_from((0, 0, 0, 1, HORIZON_US // 2, HORIZON_US - 1, HORIZON_US)))
-        record = draw(events(received_us))
-        if log and draw(st.integers(0, 7)) == 0:
-            record = again(draw(st.sampled_from(log)), received_us)
-        log.append(record)
+    for _ in range(draw(st.integers(min_size, max_size))):
+        received_us += draw(st.sampled_from(GAPS))
+        repeated = log and draw(st.integers(0, 9)) == 0
+        log.append(again(draw(st.sampled_from(log)), received_us) if repeated else draw(events(received_us)))
     return log
 
 
@@ -188,3 +192,15 @@ def again(record: EventRow, received_us: int) -> EventRow:
     """The same event, delivered once more."""
     fields = {name: getattr(record, name) for name in EventRow.__slots__}
     return EventRow(**(fields | {"received_at_us": received_us}))
+
+
+def edges(definitions: Sequence[Aggregation], log: Sequence[EventRow]) -> list[int]:
+    """The instants around which a value can change: an event happens, leaves a window, or outlives a ttl."""
+    found: set[int] = set()
+    for event in log:
+        at_us = event.occurred_at_us
+        found.add(at_us)
+        for definition in definitions:
+            leaves = definition.window.leaves_at_us(at_us)
+            found |= {at_us + (definition.ttl_us or 0), at_us if leaves is None else leaves}
+    return sorted({edge + step for edge in found for step in (-1, 0, 1, 2)})

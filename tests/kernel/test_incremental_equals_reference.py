@@ -4,23 +4,24 @@ import struct
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from pathlib import Path
 
 from hypothesis import given
 from hypothesis import strategies as st
-from services.kernel.engine import Engine, Reading
 from services.kernel.fold import Fold
 
 from services.kernel import snapshots
 from services.kernel.aggregations import Aggregation, Function, TermType
 from services.kernel.building import EventRow, build_batch
 from services.kernel.columns import EventBatch
+from services.kernel.engine import Engine, Reading
 from services.kernel.expressions import Everything
 from services.kernel.windows import Rolling
 
 from . import reference
 from .reference import ADD, Truth
-from .strategies import DOUBLES, HORIZON_US, KEY, KEY_VALUES, START_US, X, aggregations, events, logs, times
+from .strategies import DOUBLES, HORIZON_US, KEY, KEY_VALUES, START_US, X, aggregations, edges, events, logs, times
 
 STRANGER = "nobody"
 
@@ -82,17 +83,12 @@ class Evaluator:
                 assert comparable(reading) == comparable(truth), (definition, key_value, t_us)
 
 
-def later(t_us: int, draw: st.DataObject) -> int:
-    """Some instant from t on: near an event time or a window's edge, or a moment later."""
-    return max(t_us, draw.draw(times(), "t") + draw.draw(st.sampled_from((0, 1, 2)), "later"))
-
-
 @given(definitions=st.lists(aggregations(), min_size=1, max_size=5), log=logs(), data=st.data())
 def test_after_any_history_every_reading_is_that_of_the_reference(
     definitions: list[Aggregation], log: list[EventRow], data: st.DataObject
 ) -> None:
     evaluator = Evaluator(definitions)
-    t_us = START_US
+    instants = sorted(data.draw(st.lists(st.sampled_from(edges(definitions, log)), min_size=1, max_size=8), "instants"))
     while log:
         size = data.draw(st.integers(1, len(log)), "batch size")
         evaluator.apply(log[:size])
@@ -100,11 +96,9 @@ def test_after_any_history_every_reading_is_that_of_the_reference(
         for action in data.draw(st.lists(st.sampled_from(("read", "read", "restart")), max_size=3), "then"):
             if action == "restart":
                 evaluator.restart()
-            else:
-                t_us = later(t_us, data)
-                evaluator.check(t_us)
-    for _ in range(3):
-        t_us = later(t_us, data)
+            elif len(instants) > 1:
+                evaluator.check(instants.pop(0))
+    for t_us in instants:
         evaluator.check(t_us)
 
 
@@ -112,10 +106,7 @@ def test_after_any_history_every_reading_is_that_of_the_reference(
 def test_every_edge_of_every_window_is_exact(definition: Aggregation, log: list[EventRow]) -> None:
     evaluator = Evaluator([definition])
     evaluator.apply(log)
-    leaves = [definition.window.leaves_at_us(event.occurred_at_us) for event in log]
-    expires = [event.occurred_at_us + (definition.ttl_us or 0) for event in log]
-    edges = {event.occurred_at_us for event in log} | {edge for edge in leaves if edge is not None} | set(expires)
-    for t_us in sorted({edge + step for edge in edges for step in (-1, 0, 1, 2)}):
+    for t_us in edges([definition], log):
         evaluator.check(t_us)
 
 
@@ -169,7 +160,7 @@ def test_how_the_log_is_cut_into_batches_does_not_matter(
     whole, pieces = Evaluator([definition]), Evaluator([definition])
     whole.apply(log)
     cuts = sorted({0, len(log), *(cut for cut in splits if cut <= len(log))})
-    for start, end in zip(cuts, cuts[1:], strict=False):
+    for start, end in pairwise(cuts):
         pieces.apply(log[start:end])
     t_us = max(event.occurred_at_us for event in log) + 1
     assert list(map(comparable, whole.read("ada", t_us))) == list(map(comparable, pieces.read("ada", t_us)))
