@@ -1,6 +1,7 @@
 """The columns of an event batch: the one form that events have from the door to the answer.
 
-A batch in the log is one Arrow record batch with fixed columns and then one column for each key and property seen in it:
+A batch in the log is one Arrow record batch with fixed columns and then one column for each key and property seen in
+it:
 
     event_id      string                     unique within the project
     event_type    dictionary<int32, string>  "vendor/name/version"; vendor and version may be empty

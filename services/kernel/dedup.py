@@ -1,8 +1,9 @@
 """Counts each event id once: the deterministic half of exactly-once effects.
 
-The log may hold an event twice (a client's retry, a redelivery). The first in the log wins; later ones within the horizon,
-measured in received time, have no effect. Corrections take effect when their revision is higher than that of the version
-they replace; a deleted id stays deleted. What a log's records do depends on the log alone, so every reader of it agrees.
+The log may hold an event twice (a client's retry, a redelivery). The first in the log wins; later ones within the
+horizon, measured in received time, have no effect. Corrections take effect when their revision is higher than that of
+the version they replace; a deleted id stays deleted. What a log's records do depends on the log alone, so every reader
+of it agrees.
 
 Ids are held as 128-bit hashes (MurmurHash3): at a billion ids the odds of any collision are below 1 in 10^20.
 """
@@ -77,7 +78,8 @@ class Deduplicator:
 
     def admit(self, batch: EventBatch) -> NDArray[np.bool_]:
         """Marks the records that take effect, in log order."""
-        return self.resolve(batch).actions != IGNORED
+        effective: NDArray[np.bool_] = self.resolve(batch).actions != IGNORED
+        return effective
 
     def resolve(self, batch: EventBatch) -> Resolution:
         """Says what each record does, in log order, and remembers the ids."""
@@ -110,7 +112,8 @@ class Deduplicator:
         capacity = len(self._table.received)
         if (self._used + rows) * 5 <= capacity * 3:
             return
-        live = self._table.received > max(self._newest - self.horizon_us - 1, _EMPTY)
+        oldest = max(int(self._newest) - self.horizon_us, int(_EMPTY) + 1)
+        live = self._table.received >= oldest
         needed = int(live.sum()) + rows
         while needed * 5 > capacity * 2:
             capacity *= 2
@@ -121,9 +124,7 @@ class Deduplicator:
     def dump(self) -> dict[str, NDArray[np.generic]]:
         """The state as arrays, for a snapshot."""
         used = self._table.received != _EMPTY
-        arrays: dict[str, NDArray[np.generic]] = {
-            name: array[used] for name, array in zip(_Table._fields, self._table, strict=True)
-        }
+        arrays: dict[str, NDArray[np.generic]] = {name: array[used] for name, array in self._table._asdict().items()}
         counters = [self.horizon_us, self.duplicates, self.conflicts, int(self._newest)]
         return arrays | {"counters": np.array(counters, np.int64)}
 
@@ -147,7 +148,7 @@ def _slot(table: _Table, h1: np.uint64, h2: np.uint64) -> int:
     slot = np.int64(h1 & np.uint64(mask))
     while table.received[slot] != _EMPTY and (table.hash1[slot] != h1 or table.hash2[slot] != h2):
         slot = (slot + 1) & mask
-    return slot
+    return int(slot)
 
 
 @njit

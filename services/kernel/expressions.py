@@ -1,8 +1,8 @@
 """Conditions on events, evaluated on whole batches.
 
-Each expression is a small frozen tree with `evaluate(batch) -> bool array` of one entry per row. Comparisons with null are
-false, also `!=`; only the null tests see it. Values of another type than the one compared with are not equal, not less
-and not greater; `!=` holds for them. A condition on strings is evaluated once for each distinct value of the batch.
+Each expression is a small frozen tree with `evaluate(batch) -> bool array` of one entry per row. Comparisons with null
+are false, also `!=`; only the null tests see it. A value of another type than the one compared with counts as null. A
+condition on strings is evaluated once for each distinct value of the batch.
 """
 
 import re
@@ -163,9 +163,6 @@ class Compare:
         return result
 
     def _compare(self, batch: EventBatch) -> Bools:
-        if self.operator == "!=":
-            equal = Compare(self.property, "=", self.values)
-            return self._present(batch) & ~equal._compare(batch)
         result = np.zeros(batch.num_rows, np.bool_)
         for value in self.values:
             result |= self._compare_one(batch, value)
@@ -203,8 +200,8 @@ Expression = Everything | EventTypeIs | OccurredWithin | AllOf | AnyOf | Compare
 def like(pattern: str) -> Callable[[str], bool]:
     """SQL's LIKE as a test: `%` any run, `_` one character, a backslash escapes; the whole string, case-sensitive.
 
-    The pieces between the `%` are found one after the other, each as early as can be: linear in the text for each piece,
-    where one regular expression for the whole could backtrack without end.
+    The pieces between the `%` are found one after the other, each as early as can be: linear in the text for each
+    piece, where one regular expression for the whole could backtrack without end.
     """
     head, *rest = (re.compile(piece, re.DOTALL) for piece in _like_pieces(pattern))
     if not rest:
@@ -251,6 +248,7 @@ def _string_test(operator: str, value: str) -> Callable[[str], bool]:
         return like(value)
     tests: dict[str, Callable[[str], bool]] = {
         "=": lambda text: text == value,
+        "!=": lambda text: text != value,
         "in": lambda text: text == value,
         "<": lambda text: text < value,
         ">": lambda text: text > value,
@@ -270,6 +268,7 @@ def _compare_numbers(cells: NDArray[np.generic], operator: str, value: int | flo
         return np.full(len(cells), _python_compare(0, operator, value))
     comparisons: dict[str, Callable[[], Bools]] = {
         "=": lambda: cells == value,
+        "!=": lambda: cells != value,
         "<": lambda: cells < value,  # type: ignore[operator]
         ">": lambda: cells > value,  # type: ignore[operator]
         "<=": lambda: cells <= value,  # type: ignore[operator]
@@ -283,8 +282,8 @@ def _compare_integers_with_float(cells: NDArray[np.generic], operator: str, valu
     if value.is_integer():
         return _compare_numbers(cells, operator, int(value))
     # Between two integers nothing is equal, and `<=` is `<`.
-    if operator in ("=", "like"):
-        return np.zeros(len(cells), np.bool_)
+    if operator in ("=", "!=", "like"):
+        return np.full(len(cells), operator == "!=")
     floor = int(value // 1)
     return _compare_numbers(cells, "<=" if operator in ("<", "<=") else ">", floor)
 

@@ -16,4 +16,4 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 def njit(function: F) -> F:
     """Compiles a function on first call, in no-Python mode, cached on disk; it keeps its Python type."""
-    return cast(F, numba.njit(function, cache=True, nogil=True))
+    return cast("F", numba.njit(function, cache=True, nogil=True))

@@ -1,7 +1,7 @@
 """Windows: which part of a key's past an aggregate looks at.
 
-At an instant `t` a window holds the events with `lower_bound_us(t) <= occurred_at < t`. Every lower bound is monotone in
-`t`, so each event leaves a window exactly once. An absolute range of time is not a window but a filter
+At an instant `t` a window holds the events with `lower_bound_us(t) <= occurred_at < t`. Every lower bound is monotone
+in `t`, so each event leaves a window exactly once. An absolute range of time is not a window but a filter
 (`expressions.OccurredWithin`) under `Lifetime`.
 """
 

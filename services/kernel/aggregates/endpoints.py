@@ -1,0 +1,208 @@
+"""first, last, time_since_first and time_since_last: the ends of the window."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from services.kernel.aggregates.base import Reader, States, StreamState, Value, WindowedState, term_decoder
+from services.kernel.aggregations import Aggregation
+from services.kernel.jit import njit
+from services.kernel.rows import Rows, grown, precedes
+from services.kernel.timelines import Lists, lower_bound, place_of
+
+NONE = np.int32(-1)
+
+
+class Last(StreamState):
+    """The last row of the stream: also the last in every window that it is in."""
+
+    rows: NDArray[np.int32] = np.zeros(0, np.int32)
+
+    def reserve_keys(self, count: int) -> None:
+        if count > len(self.rows):
+            self.rows = grown(self.rows, max(count, 2 * len(self.rows)), -1)
+
+    def enter(self, rows: NDArray[np.int32]) -> None:
+        _enter_last(self.rows, self.memory.store.columns, rows, *self.bit)
+
+    def forget(self, rows: NDArray[np.int32], had_bit: NDArray[np.bool_]) -> None:
+        memory = self.memory
+        _forget_last(
+            self.rows, memory.timelines.lists, memory.store.columns, rows[had_bit], *self.bit, np.int64(memory.now_us)
+        )
+
+    def referenced(self) -> NDArray[np.int32]:
+        return self.rows
+
+    def renumber(self, numbers: NDArray[np.int32]) -> None:
+        self.rows = np.where(self.rows >= 0, numbers[self.rows], NONE)
+
+    def dump(self) -> dict[str, NDArray[np.generic]]:
+        return {"rows": self.rows}
+
+    def load(self, arrays: dict[str, NDArray[np.generic]]) -> None:
+        self.rows = np.array(arrays["rows"])
+
+
+class First(WindowedState):
+    """The first row of the stream in the window: it moves on along the key's timeline as the window does."""
+
+    rows: NDArray[np.int32] = np.zeros(0, np.int32)
+
+    def reserve_keys(self, count: int) -> None:
+        if count > len(self.rows):
+            self.rows = grown(self.rows, max(count, 2 * len(self.rows)), -1)
+
+    def enter(self, rows: NDArray[np.int32]) -> None:
+        _enter_first(self.rows, self.memory.store.columns, rows, *self.bit)
+
+    def leave(self, rows: NDArray[np.int32]) -> None:
+        memory = self.memory
+        per_key = self.bounds.ttl_us is not None
+        _move_first(
+            self.rows,
+            memory.timelines.lists,
+            memory.store.columns,
+            rows,
+            *self.bit,
+            np.int64(self.bounds.lower_us),
+            self.bounds.session_starts,
+            per_key,
+            np.int64(memory.now_us),
+        )
+
+    def forget(self, rows: NDArray[np.int32], had_bit: NDArray[np.bool_]) -> None:
+        self.leave(rows[had_bit])
+
+    def referenced(self) -> NDArray[np.int32]:
+        return self.rows
+
+    def renumber(self, numbers: NDArray[np.int32]) -> None:
+        self.rows = np.where(self.rows >= 0, numbers[self.rows], NONE)
+
+    def dump(self) -> dict[str, NDArray[np.generic]]:
+        return {"rows": self.rows}
+
+    def load(self, arrays: dict[str, NDArray[np.generic]]) -> None:
+        self.rows = np.array(arrays["rows"])
+
+
+@njit
+def _enter_last(last: NDArray[np.int32], columns: Rows, rows: NDArray[np.int32], word: int, mask: np.uint64) -> None:
+    for i in range(len(rows)):
+        row = rows[i]
+        if columns.flags[row, word] & mask:
+            key = columns.keys[row]
+            if last[key] < 0 or precedes(columns, last[key], row):
+                last[key] = row
+
+
+@njit
+def _forget_last(
+    last: NDArray[np.int32],
+    lists: Lists,
+    columns: Rows,
+    rows: NDArray[np.int32],
+    word: int,
+    mask: np.uint64,
+    now: np.int64,
+) -> None:
+    for i in range(len(rows)):
+        key = columns.keys[rows[i]]
+        if last[key] != rows[i]:
+            continue
+        last[key] = NONE
+        for j in range(place_of(lists, columns, key, rows[i]) - 1, -1, -1):
+            row = lists.pool[lists.start[key] + j]
+            if columns.times[row] < now and columns.flags[row, word] & mask:
+                last[key] = row
+                break
+
+
+@njit
+def _enter_first(first: NDArray[np.int32], columns: Rows, rows: NDArray[np.int32], word: int, mask: np.uint64) -> None:
+    for i in range(len(rows)):
+        row = rows[i]
+        if columns.flags[row, word] & mask:
+            key = columns.keys[row]
+            if first[key] < 0 or precedes(columns, row, first[key]):
+                first[key] = row
+
+
+@njit
+def _move_first(
+    first: NDArray[np.int32],
+    lists: Lists,
+    columns: Rows,
+    rows: NDArray[np.int32],
+    word: int,
+    mask: np.uint64,
+    lower: np.int64,
+    starts: NDArray[np.int64],
+    per_key: bool,
+    now: np.int64,
+) -> None:
+    for i in range(len(rows)):
+        key = columns.keys[rows[i]]
+        if first[key] != rows[i]:
+            continue
+        first[key] = NONE
+        begin = lists.start[key]
+        bound = starts[key] if per_key else lower
+        for j in range(begin + lower_bound(lists, columns, key, bound), begin + lists.length[key]):
+            row = lists.pool[j]
+            if columns.times[row] >= now:
+                break
+            if columns.flags[row, word] & mask:
+                first[key] = row
+                break
+
+
+def first(aggregation: Aggregation, states: States) -> Reader:
+    """The term of the first event."""
+    state, memory = states.windowed(First, aggregation), states.memory
+    decode = term_decoder(memory, aggregation.term_type)
+
+    def read(key: int) -> Value | None:
+        row = state.rows[key]
+        return None if row < 0 else decode(state.values[row].item())
+
+    return read
+
+
+def last(aggregation: Aggregation, states: States) -> Reader:
+    """The term of the last event."""
+    state, memory, bounds = states.of_stream(Last, aggregation), states.memory, states.bounds(aggregation)
+    decode = term_decoder(memory, aggregation.term_type)
+
+    def read(key: int) -> Value | None:
+        row = state.rows[key]
+        if row < 0 or memory.store.columns.times[row] < bounds.lower(key):
+            return None
+        return decode(state.values[row].item())
+
+    return read
+
+
+def time_since_first(aggregation: Aggregation, states: States) -> Reader:
+    """Seconds from the first event to now."""
+    state, memory = states.windowed(First, aggregation), states.memory
+
+    def read(key: int) -> Value | None:
+        row = state.rows[key]
+        return None if row < 0 else (memory.now_us - 1 - int(memory.store.columns.times[row])) / 1e6
+
+    return read
+
+
+def time_since_last(aggregation: Aggregation, states: States) -> Reader:
+    """Seconds from the last event to now."""
+    state, memory, bounds = states.of_stream(Last, aggregation), states.memory, states.bounds(aggregation)
+
+    def read(key: int) -> Value | None:
+        row = state.rows[key]
+        if row < 0:
+            return None
+        time = int(memory.store.columns.times[row])
+        return None if time < bounds.lower(key) else (memory.now_us - 1 - time) / 1e6
+
+    return read
