@@ -12,13 +12,18 @@ import asyncio
 import inspect
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, aclosing
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import grpc
 import grpc.aio
 
 from services.runtime.calls import Call, Method, RawContext
 from services.runtime.errors import InvalidArgument
+
+if TYPE_CHECKING:
+    Handler = grpc.RpcMethodHandler[Any, Any]  # generic in the stubs only
+else:
+    Handler = grpc.RpcMethodHandler
 
 Deserializer = Callable[[bytes], Any]
 Serializer = Callable[[Any], bytes]
@@ -55,14 +60,14 @@ class Chain(grpc.aio.ServerInterceptor):
         self._domains = domains
         self._public_services = public_services
         self._endless_methods = endless_methods
-        self._handlers: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
+        self._handlers: dict[str, Handler] = {}
         self._endless: set[Call] = set()
 
     async def intercept_service(
         self,
-        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler[Any, Any] | None]],
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Handler | None]],
         handler_call_details: grpc.HandlerCallDetails,
-    ) -> grpc.RpcMethodHandler[Any, Any] | None:
+    ) -> Handler | None:
         """The wrapped handler; None for unknown methods, which gRPC answers UNIMPLEMENTED."""
         name = str(handler_call_details.method)
         wrapped = self._handlers.get(name)
@@ -80,7 +85,7 @@ class Chain(grpc.aio.ServerInterceptor):
                 call.drained = True
                 call.task.cancel()
 
-    def _describe(self, name: str, handler: grpc.RpcMethodHandler[Any, Any]) -> Method:
+    def _describe(self, name: str, handler: Handler) -> Method:
         kinds = {(0, 0): "unary", (1, 0): "client_stream", (0, 1): "server_stream", (1, 1): "bidi_stream"}
         service = name.rpartition("/")[0].lstrip("/")
         return Method(
@@ -91,7 +96,7 @@ class Chain(grpc.aio.ServerInterceptor):
             endless=name in self._endless_methods,
         )
 
-    def _wrap(self, method: Method, handler: grpc.RpcMethodHandler[Any, Any]) -> grpc.RpcMethodHandler[Any, Any]:
+    def _wrap(self, method: Method, handler: Handler) -> Handler:
         streamed_request = bool(handler.request_streaming)
         deserialize = _strict(handler.request_deserializer)
         serialize = handler.response_serializer
