@@ -5,16 +5,12 @@
 
 from inkling.client import AsyncClient, BatchOptions, Client, RetryPolicy, Signals, Status, TlsFiles
 from inkling.definitions import (
-    AtomicProperty,
     Attribute,
     AttributeKey,
-    Criteria,
-    Criterion,
-    EntityProperty,
-    Event,
-    EventProperty,
+    CalendarPeriod,
     Service,
     StreamAttributeGroup,
+    TimeRange,
     domain_sessionid,
     domain_userid,
     network_userid,
@@ -22,6 +18,7 @@ from inkling.definitions import (
 )
 from inkling.errors import InklingError
 from inkling.events import CustomerEvent, Entity
+from inkling.selectors import AtomicProperty, Criteria, Criterion, EntityProperty, Event, EventProperty
 
 __all__ = [
     "AsyncClient",
@@ -29,6 +26,7 @@ __all__ = [
     "Attribute",
     "AttributeKey",
     "BatchOptions",
+    "CalendarPeriod",
     "Client",
     "Criteria",
     "Criterion",
@@ -43,6 +41,7 @@ __all__ = [
     "Signals",
     "Status",
     "StreamAttributeGroup",
+    "TimeRange",
     "TlsFiles",
     "domain_sessionid",
     "domain_userid",

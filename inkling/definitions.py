@@ -11,16 +11,13 @@ These are values: nothing is checked against a server before `plan` or `publish`
 that the SDK publishes; an argument that does not exist is refused with the nearest one that does.
 """
 
-# ruff: noqa: A002  (`property`, `all` and `any` are the SDK's names)
-
-import difflib
-import functools
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from typing import Any, Literal, TypeVar
+from typing import Literal
 
-from inkling.values import AttributeValue, PropertyValue
+from inkling.selectors import AtomicProperty, Criteria, Criterion, Document, Event, Property, hinted, plain, present
+from inkling.values import AttributeValue
 
 Aggregation = Literal[
     "counter",
@@ -40,181 +37,32 @@ Aggregation = Literal[
     "time_since_last",
 ]
 
-Document = dict[str, Any]
-"""A JSON object."""
 
-T = TypeVar("T")
+@hinted
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TimeRange:
+    """An absolute range of event time: `start` inclusive, `end` exclusive, either may be open."""
 
+    start: datetime | None = None
+    end: datetime | None = None
 
-def hinted(cls: type[T]) -> type[T]:
-    """Makes a dataclass refuse an unknown argument with a TypeError that names the nearest known one."""
-    known = [each.name for each in fields(cls) if each.init]  # type: ignore[arg-type]
-    original = cls.__init__
-
-    @functools.wraps(original)
-    def checked(self: object, *args: object, **kwargs: object) -> None:
-        for name in kwargs:
-            if name not in known:
-                nearest = difflib.get_close_matches(name, known, n=1)
-                hint = f"did you mean {nearest[0]}?" if nearest else f"it takes {', '.join(known)}"
-                raise TypeError(f"{cls.__name__} has no argument {name}: {hint}")
-        original(self, *args, **kwargs)
-
-    setattr(cls, "__init__", checked)  # noqa: B010
-    return cls
+    def to_signals(self) -> Document:
+        """Its JSON object."""
+        return present(start=plain(self.start), end=plain(self.end))
 
 
 @hinted
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Event:
-    """Which events: given parts equal, absent ones match all."""
+class CalendarPeriod:
+    """Events after a calendar cutoff: years and months back first, then days of 24 hours, in UTC."""
 
-    vendor: str | None = None
-    name: str | None = None
-    version: str | None = None
-
-    def to_signals(self) -> Document:
-        """Its JSON object."""
-        return present(name=self.name, vendor=self.vendor, version=self.version)
-
-
-@hinted
-@dataclass(frozen=True, slots=True)
-class AtomicProperty:
-    """An atomic property of an event, such as app_id."""
-
-    name: str
+    years: int = 0
+    months: int = 0
+    days: int = 0
 
     def to_signals(self) -> Document:
         """Its JSON object."""
-        return {"type": "atomic", "name": self.name}
-
-
-@hinted
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EventProperty:
-    """A property of the own data of events of one type, by path."""
-
-    vendor: str
-    name: str
-    major_version: int
-    path: str
-
-    def to_signals(self) -> Document:
-        """Its JSON object."""
-        return {
-            "type": "event",
-            "vendor": self.vendor,
-            "name": self.name,
-            "major_version": self.major_version,
-            "path": self.path,
-        }
-
-
-@hinted
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EntityProperty:
-    """A property of an entity attached to an event, by path; `index` says which, when there are several."""
-
-    vendor: str
-    name: str
-    major_version: int
-    path: str
-    index: int = 0
-
-    def to_signals(self) -> Document:
-        """Its JSON object."""
-        return {
-            "type": "entity",
-            "vendor": self.vendor,
-            "name": self.name,
-            "major_version": self.major_version,
-            "path": self.path,
-            "index": self.index,
-        }
-
-
-Property = AtomicProperty | EventProperty | EntityProperty
-
-
-@hinted
-@dataclass(frozen=True, slots=True)
-class Criterion:
-    """One comparison of a property; made by its class methods."""
-
-    property: Property
-    operator: str
-    value: PropertyValue | Sequence[PropertyValue] = None
-
-    @classmethod
-    def eq(cls, property: Property, value: PropertyValue) -> "Criterion":
-        """The property equals the value."""
-        return cls(property, "=", value)
-
-    @classmethod
-    def neq(cls, property: Property, value: PropertyValue) -> "Criterion":
-        """The property is there and does not equal the value."""
-        return cls(property, "!=", value)
-
-    @classmethod
-    def gt(cls, property: Property, value: PropertyValue) -> "Criterion":
-        """The property is greater than the value."""
-        return cls(property, ">", value)
-
-    @classmethod
-    def gte(cls, property: Property, value: PropertyValue) -> "Criterion":
-        """The property is greater than the value, or equal."""
-        return cls(property, ">=", value)
-
-    @classmethod
-    def lt(cls, property: Property, value: PropertyValue) -> "Criterion":
-        """The property is less than the value."""
-        return cls(property, "<", value)
-
-    @classmethod
-    def lte(cls, property: Property, value: PropertyValue) -> "Criterion":
-        """The property is less than the value, or equal."""
-        return cls(property, "<=", value)
-
-    @classmethod
-    def like(cls, property: Property, value: str) -> "Criterion":
-        r"""The whole text matches SQL's LIKE: `%` any run, `_` one character, `\` escapes; case-sensitive."""
-        return cls(property, "like", value)
-
-    @classmethod
-    def in_list(cls, property: Property, values: Sequence[PropertyValue]) -> "Criterion":
-        """The property equals one of the values."""
-        return cls(property, "in", list(values))
-
-    @classmethod
-    def is_null(cls, property: Property) -> "Criterion":
-        """The property is missing."""
-        return cls(property, "is null")
-
-    @classmethod
-    def is_not_null(cls, property: Property) -> "Criterion":
-        """The property is there."""
-        return cls(property, "is not null")
-
-    def to_signals(self) -> Document:
-        """Its JSON object."""
-        return present(property=self.property.to_signals(), operator=self.operator, value=plain(self.value))
-
-
-@hinted
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Criteria:
-    """All of some criteria, or any of them."""
-
-    all: Sequence[Criterion] | None = None
-    any: Sequence[Criterion] | None = None
-
-    def to_signals(self) -> Document:
-        """Its JSON object."""
-        return present(
-            all=None if self.all is None else [each.to_signals() for each in self.all],
-            any=None if self.any is None else [each.to_signals() for each in self.any],
-        )
+        return {"years": self.years, "months": self.months, "days": self.days}
 
 
 @hinted
@@ -222,8 +70,9 @@ class Criteria:
 class Attribute:
     """One thing known about a key: an aggregation over its events.
 
-    Without `period` it looks at the whole life; `ttl` (only then) lets the value expire. `limit` caps a unique_list or
-    category_count.
+    Without `period`, `range` and `calendar_period` (at most one) it looks at the whole life; `ttl` (only then) lets the
+    value expire. `limit` caps a unique_list or category_count. `property_type` says the type of the property where the
+    value's type does not, as with count_distinct; by default it is a string.
     """
 
     name: str
@@ -233,6 +82,9 @@ class Attribute:
     property: Property | None = None
     criteria: Criteria | None = None
     period: timedelta | None = None
+    range: TimeRange | None = None
+    calendar_period: CalendarPeriod | None = None
+    property_type: str | None = None
     description: str | None = None
     default_value: AttributeValue = None
     ttl: timedelta | None = None
@@ -249,6 +101,9 @@ class Attribute:
             property=None if self.property is None else self.property.to_signals(),
             criteria=None if self.criteria is None else self.criteria.to_signals(),
             period=None if self.period is None else iso_duration(self.period),
+            range=None if self.range is None else self.range.to_signals(),
+            calendar_period=None if self.calendar_period is None else self.calendar_period.to_signals(),
+            property_type=self.property_type,
             default_value=plain(self.default_value),
             ttl=None if self.ttl is None else iso_duration(self.ttl),
             limit=self.limit,
@@ -345,20 +200,6 @@ def restrict(attribute: Attribute, criterion: Criterion) -> Attribute:
     if criteria.any and len(criteria.any) > 1:
         raise ValueError(f"{attribute.name} has `any` criteria: another one that must hold cannot be added")
     return replace(attribute, criteria=Criteria(all=[*(criteria.all or ()), *(criteria.any or ()), criterion]))
-
-
-def present(**members: Any) -> Document:
-    """A JSON object without the members that are None."""
-    return {name: value for name, value in members.items() if value is not None}
-
-
-def plain(value: Any) -> Any:
-    """A value as JSON has it: instants in ISO 8601."""
-    if isinstance(value, datetime):
-        return value.isoformat()
-    if isinstance(value, list | tuple):
-        return [plain(each) for each in value]
-    return value
 
 
 def iso_duration(span: timedelta) -> str:

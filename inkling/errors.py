@@ -30,10 +30,12 @@ from datetime import timedelta
 from typing import ClassVar
 
 import grpc
-from google.rpc import error_details_pb2, status_pb2  # type: ignore[import-untyped]
+from google.rpc import error_details_pb2, status_pb2
 
 DETAILS_KEY = "grpc-status-details-bin"
 REQUEST_ID_KEY = "x-request-id"
+BROKEN_WRITE = "Internal error from Core"
+"""What grpc.aio answers, with INTERNAL, for a write to a stream that has just ended, in place of how it ended."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,6 +200,8 @@ def from_rpc_error(error: grpc.RpcError) -> InklingError:
     """The error of a failed call, with what its rich status and its trailing metadata tell."""
     if not isinstance(error, grpc.aio.AioRpcError):
         return InklingError(str(error))
+    if error.details() == BROKEN_WRITE:
+        return Unavailable("the stream broke while something was being sent")
     trailing = {str(key): value for key, value in error.trailing_metadata() or ()}
     request_id = trailing.get(REQUEST_ID_KEY, "")
     details = trailing.get(DETAILS_KEY)

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING
 from inkling.client.operations import Operations, Progress
 from inkling.client.profiles import Reading, group_name, read_value, service_name
 from inkling.client.transport import Transport
-from inkling.definitions import Definition, Document, Service, StreamAttributeGroup
+from inkling.definitions import Definition, Service, StreamAttributeGroup
 from inkling.features.v1 import definition_service_pb2
 from inkling.features.v1.attribute_group_pb2 import AttributeGroup
 from inkling.features.v1.definition_service_pb2_grpc import DefinitionServiceStub
 from inkling.features.v1.feature_service_pb2 import FeatureService
+from inkling.selectors import Document
 
 if TYPE_CHECKING:
     from inkling.features.v1.definition_service_pb2_grpc import DefinitionServiceAsyncStub

@@ -64,7 +64,7 @@ class AsyncEvents:
         """
         stub = self._stub
         stream = ResumingStream(
-            lambda requests: stub.IngestStream(requests, metadata=self._transport.metadata()),
+            lambda: stub.IngestStream(metadata=self._transport.metadata()),
             self._transport.retry,
             window,
         )

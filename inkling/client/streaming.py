@@ -9,14 +9,13 @@ from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable
 import grpc
 
 from inkling.client.transport import RetryPolicy
-from inkling.errors import Internal, from_rpc_error
+from inkling.errors import Internal, Unavailable, from_rpc_error
 from inkling.events import BatchResult, CustomerEvent, read_result
 from inkling.ingest.v1 import event_pb2, ingest_service_pb2
 
 StreamRequest = ingest_service_pb2.IngestStreamRequest
-OpenStream = Callable[
-    [AsyncIterator[StreamRequest]], grpc.aio.StreamStreamCall[StreamRequest, ingest_service_pb2.IngestStreamResponse]
-]
+Call = grpc.aio.StreamStreamCall[StreamRequest, ingest_service_pb2.IngestStreamResponse]
+OpenStream = Callable[[], Call]
 
 MAX_BATCH_BYTES = 8 << 20
 
@@ -62,8 +61,8 @@ def cut(messages: list[event_pb2.Event]) -> Iterable[ingest_service_pb2.IngestRe
 class ResumingStream:
     """One logical stream over as many real ones as it takes.
 
-    A producer fills a bounded queue from the source; each connection first repeats what was not acknowledged, then
-    goes on from the queue. `window` bounds the batches that wait for an acknowledgement.
+    A producer fills a queue from the source; each connection first repeats what was not acknowledged, then goes on from
+    the queue. `window` bounds the batches that wait for an acknowledgement.
     """
 
     def __init__(self, open_stream: OpenStream, retry: RetryPolicy, window: int) -> None:
@@ -75,35 +74,37 @@ class ResumingStream:
         self._exhausted = False
 
     async def run(self, requests: AsyncIterator[StreamRequest]) -> AsyncIterator[BatchResult]:
-        """Sends all requests and yields their acknowledgements. Raises an InklingError when retries do not help."""
+        """Sends all requests and yields their acknowledgements. Raises an InklingError when retries do not help.
+
+        An error of the source is raised once what it gave before is acknowledged.
+        """
         producer = asyncio.create_task(self._produce(requests))
         attempt = 0
         try:
             while True:
-                call = self._open(self._outgoing())
+                call = self._open()
+                writer = asyncio.create_task(self._write(call))
                 try:
                     async for response in call:
                         attempt = 0
                         yield self._acknowledge(response)
-                    if self._finished():
+                    if self._exhausted and not self._unacknowledged:
                         await producer
                         return
-                    raise Internal("the service ended the stream before it had acknowledged everything")
-                except grpc.RpcError as failed:
-                    if producer.done() and producer.exception() is not None:
-                        await producer
-                    error = from_rpc_error(failed)
+                    raise Unavailable("the service ended the stream before it had acknowledged everything")
+                except (grpc.RpcError, Unavailable) as failed:
+                    error = failed if isinstance(failed, Unavailable) else from_rpc_error(failed)
                     attempt += 1
                     if not self._retry.retries(attempt, error):
                         raise error from failed
                     delay = self._retry.delay(attempt, error)
                 finally:
+                    # Ended before the next connection begins: two writers would take turns at the queue.
                     call.cancel()
+                    await ended(writer)
                 await asyncio.sleep(delay)
         finally:
-            producer.cancel()
-            with contextlib.suppress(asyncio.CancelledError, Exception):
-                await producer
+            await ended(producer)
 
     async def _produce(self, requests: AsyncIterator[StreamRequest]) -> None:
         try:
@@ -113,16 +114,19 @@ class ResumingStream:
         finally:
             self._queue.put_nowait(None)
 
-    async def _outgoing(self) -> AsyncIterator[StreamRequest]:
-        for request in list(self._unacknowledged):
-            yield request
-        while not self._exhausted:
-            following = await self._queue.get()
-            if following is None:
-                self._exhausted = True
-            else:
-                self._unacknowledged.append(following)
-                yield following
+    async def _write(self, call: Call) -> None:
+        # A call that ends while something is written tells why to its reader.
+        with contextlib.suppress(grpc.RpcError, asyncio.InvalidStateError):
+            for request in list(self._unacknowledged):
+                await call.write(request)
+            while not self._exhausted:
+                following = await self._queue.get()
+                if following is None:
+                    self._exhausted = True
+                else:
+                    self._unacknowledged.append(following)
+                    await call.write(following)
+            await call.done_writing()
 
     def _acknowledge(self, response: ingest_service_pb2.IngestStreamResponse) -> BatchResult:
         request = self._unacknowledged.popleft()
@@ -131,5 +135,8 @@ class ResumingStream:
         self._window.release()
         return BatchResult(request.sequence, read_result(response.result, request.events))
 
-    def _finished(self) -> bool:
-        return self._exhausted and not self._unacknowledged
+
+async def ended(task: asyncio.Task[None]) -> None:
+    """Cancels a task and waits for its end; what it raised is of no interest any more."""
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
