@@ -1,0 +1,30 @@
+"""Settings of the features service: the environment variables INKLING_FEATURES_*."""
+
+from pathlib import Path
+from typing import ClassVar
+
+from pydantic import Field
+
+from services.runtime.settings import Settings
+
+
+class FeaturesSettings(Settings):
+    """What features can be told beyond what every service can."""
+
+    name: ClassVar[str] = "features"
+
+    port: int = Field(default=7002, ge=0, le=65535)
+    ingest_target: str = "127.0.0.1:7001"
+    """Where ingest is: the log that attributes are computed from. It is shown `service_key`."""
+    ingest_ca_file: Path | None = None
+    """Authorities of ingest's certificate; plaintext without."""
+    snapshot_events: int = Field(default=500_000, ge=1)
+    """A project's state is written to the blob store after so many events,"""
+    snapshot_seconds: float = Field(default=60.0, gt=0)
+    """or after so long, if there was any event."""
+    tick_seconds: float = Field(default=0.5, gt=0)
+    """How often values that time alone changes are noticed and pushed to watchers."""
+    apply_bytes: int = Field(default=512 * 1024, ge=1024)
+    """The most bytes of the log applied at once while serving: larger is faster, smaller answers sooner."""
+    backfill_bytes: int = Field(default=4 * 1024 * 1024, ge=1024)
+    """The same for filling what was just published, which runs beside the serving."""
