@@ -11,11 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from services.kernel.columns import EventBatch
-from services.kernel.dedup import Deduplicator
+from services.kernel.dedup import ADDED, REPLACED, Deduplicator
 from services.kernel.engine import Engine
 from services.kernel.windows import MIN_US
 
-ClockKind = Literal["wall", "log"]
+ClockKind = Literal["wall", "log", "manual"]
+"""wall: t follows the clock and the newest `received_at`; log: the newest `occurred_at`; manual: what it is told."""
 DAY_US = 86_400_000_000
 
 
@@ -31,8 +32,6 @@ class Fold:
         """The instant t: events before it count."""
         self.events = 0
         """Records applied that took effect."""
-        self.newest_us = MIN_US
-        """With a wall clock the newest `received_at` applied; with the clock of the log the newest `occurred_at`."""
         self.engines: list[Engine] = []
 
     def attach(self, engine: Engine) -> None:
@@ -61,17 +60,21 @@ class Fold:
             return
         resolution = self.deduplicator.resolve(batch)
         self.events += int((resolution.actions != 0).sum())
-        times = batch.received_at if self.clock == "wall" else batch.occurred_at
-        effective = times if self.clock == "wall" else times[resolution.actions != 0]
-        if len(effective):
-            self.newest_us = max(self.newest_us, int(effective.max()))
-        if self.newest_us != MIN_US:
-            self.as_of_us = max(self.as_of_us, self.newest_us + 1)
+        self._tick(batch, resolution.actions)
         for engine in self.engines:
             engine.apply(batch, resolution, self.as_of_us, last_position)
 
+    def _tick(self, batch: EventBatch, actions: NDArray[np.int8]) -> None:
+        """Moves the instant on by what was applied."""
+        if self.clock == "manual":
+            return
+        comes = (actions == ADDED) | (actions == REPLACED)
+        times = batch.received_at if self.clock == "wall" else batch.occurred_at[comes]
+        if len(times):
+            self.as_of_us = max(self.as_of_us, int(times.max()) + 1)
+
     def advance(self, now_us: int) -> None:
-        """Time has passed: with a wall clock, moves to t = now + 1 us; with the clock of the log, does nothing."""
+        """Time has passed: with a wall clock, moves to t = now + 1 us; with another clock does nothing."""
         if self.clock == "wall":
             self.advance_exactly(now_us + 1)
 

@@ -51,7 +51,6 @@ def freeze(fold: Fold) -> tuple[dict[str, Any], Arrays]:
         "clock": fold.clock,
         "position": fold.position,
         "as_of_us": fold.as_of_us,
-        "newest_us": fold.newest_us,
         "events": fold.events,
         "engines": engines,
     }
@@ -104,7 +103,7 @@ def _thaw(manifest: dict[str, Any], arrays: Arrays) -> Fold:
     fold = Fold(manifest["clock"])
     fold.deduplicator = Deduplicator.load(named("ids"))
     fold.position, fold.as_of_us = manifest["position"], manifest["as_of_us"]
-    fold.newest_us, fold.events = manifest["newest_us"], manifest["events"]
+    fold.events = manifest["events"]
     for i, described in enumerate(manifest["engines"]):
         aggregations = [from_json(aggregation) for aggregation in described["aggregations"]]
         engine = Engine(described["attribute_key"], aggregations, described["complete_since_us"])

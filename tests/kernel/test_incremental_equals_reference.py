@@ -7,9 +7,9 @@ from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from services.kernel.fold import Fold
 
 from services.kernel import snapshots
 from services.kernel.aggregations import Aggregation, Function, TermType
@@ -17,11 +17,25 @@ from services.kernel.building import EventRow, build_batch
 from services.kernel.columns import EventBatch
 from services.kernel.engine import Engine, Reading
 from services.kernel.expressions import Everything
+from services.kernel.fold import Fold
 from services.kernel.windows import Rolling
 
 from . import reference
 from .reference import ADD, Truth
-from .strategies import DOUBLES, HORIZON_US, KEY, KEY_VALUES, START_US, X, aggregations, edges, events, logs, times
+from .strategies import (
+    DOUBLES,
+    HORIZON_US,
+    KEY,
+    KEY_VALUES,
+    RECEIVED_US,
+    START_US,
+    X,
+    aggregations,
+    edges,
+    events,
+    logs,
+    times,
+)
 
 STRANGER = "nobody"
 
@@ -48,10 +62,11 @@ class Evaluator:
     """A fold with one engine, and the log it has been given."""
 
     definitions: Sequence[Aggregation]
-    fold: Fold = field(default_factory=lambda: Fold("wall", HORIZON_US))
+    fold: Fold = field(default_factory=lambda: Fold("manual", HORIZON_US))
     log: list[EventRow] = field(default_factory=list)
 
     def __post_init__(self) -> None:
+        self.fold.advance_exactly(RECEIVED_US)
         self.fold.attach(Engine(KEY, tuple(self.definitions)))
 
     def apply(self, records: Sequence[EventRow]) -> None:
@@ -71,6 +86,7 @@ class Evaluator:
     def read(self, key_value: str, t_us: int) -> list[Reading]:
         """The engine's answer at an instant."""
         self.fold.advance_exactly(t_us)
+        assert self.fold.as_of_us == t_us
         (engine,) = self.fold.engines
         return list(engine.read(key_value))
 
@@ -102,11 +118,13 @@ def test_after_any_history_every_reading_is_that_of_the_reference(
         evaluator.check(t_us)
 
 
-@given(definition=aggregations(), log=st.lists(events(), max_size=10))
-def test_every_edge_of_every_window_is_exact(definition: Aggregation, log: list[EventRow]) -> None:
-    evaluator = Evaluator([definition])
+@pytest.mark.parametrize("function", Function)
+@given(data=st.data(), log=st.lists(events(), min_size=1, max_size=10))
+def test_every_edge_of_every_window_is_exact(function: Function, data: st.DataObject, log: list[EventRow]) -> None:
+    definitions = [data.draw(aggregations((function,)), "definition")]
+    evaluator = Evaluator(definitions)
     evaluator.apply(log)
-    for t_us in edges([definition], log):
+    for t_us in edges(definitions, log):
         evaluator.check(t_us)
 
 
@@ -133,7 +151,8 @@ def test_the_order_of_the_log_does_not_matter(
 def numbers(values: Sequence[float], at_us: int) -> list[EventRow]:
     """Events of ada, a microsecond apart, with these numbers."""
     return [
-        EventRow(f"{at_us}-{i}", "e", at_us + i, at_us, {KEY: "ada"}, properties={"x": x}) for i, x in enumerate(values)
+        EventRow(f"{at_us}-{i}", "e", at_us + i, RECEIVED_US, {KEY: "ada"}, properties={"x": x})
+        for i, x in enumerate(values)
     ]
 
 
@@ -169,6 +188,6 @@ def test_how_the_log_is_cut_into_batches_does_not_matter(
 def test_an_event_of_the_future_counts_when_its_time_has_come() -> None:
     counter = Aggregation(Function.COUNTER, Everything())
     evaluator = Evaluator([counter])
-    evaluator.apply([EventRow("1", "e", START_US + 100, START_US, {KEY: "ada"}, operation=ADD)])
+    evaluator.apply([EventRow("1", "e", START_US + 100, RECEIVED_US, {KEY: "ada"}, operation=ADD)])
     assert evaluator.read("ada", START_US + 100)[0].value is None
     assert evaluator.read("ada", START_US + 101)[0].value == 1

@@ -170,7 +170,7 @@ def _new_table(capacity: int) -> Table:
 def _home(table: Table, key: int, term: int) -> int:
     """The slot where the search for a pair begins."""
     mixed = mix64(mix64(np.uint64(term)) ^ (np.uint64(key) * np.uint64(0x9E3779B97F4A7C15)))
-    return int(mixed & np.uint64(len(table.slots) - 1))
+    return np.int64(mixed & np.uint64(len(table.slots) - 1))  # type: ignore[return-value]
 
 
 @njit

@@ -93,7 +93,7 @@ class NumberSum(WindowedState):
             # True division of integers is correctly rounded.
             return float(total << exponent) if exponent >= 0 else total / (1 << -exponent)
         except OverflowError:
-            return math.copysign(math.inf, total)
+            return math.inf if total > 0 else -math.inf
 
     def dump(self) -> dict[str, NDArray[np.generic]]:
         return {"digits": self.digits, "lowest": np.array([self.lowest])}
