@@ -12,7 +12,7 @@ import statistics
 import tempfile
 import time
 import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable
 from pathlib import Path
 from random import Random
 from typing import NamedTuple
@@ -34,6 +34,11 @@ async def measure(work: Awaitable[None], events: int) -> Cost:
     wall, cpu = time.perf_counter(), time.process_time()
     await work
     return Cost((time.perf_counter() - wall) * 1e6 / events, (time.process_time() - cpu) * 1e6 / events)
+
+
+def median(costs: list[Cost]) -> Cost:
+    """The middle of several rounds."""
+    return Cost(statistics.median(cost.wall for cost in costs), statistics.median(cost.cpu for cost in costs))
 
 
 def sample(rows: int) -> bytes:
@@ -94,11 +99,10 @@ async def main(events: int, rounds: int, folder: Path) -> None:
                 costs["floor"].append(lowest)
                 costs["log"].append(log)
                 costs["top"].append(Cost(log.wall - lowest.wall, log.cpu - lowest.cpu))
-        wall: Callable[[str], float] = lambda name: statistics.median(cost.wall for cost in costs[name])  # noqa: E731
-        cpu: Callable[[str], float] = lambda name: statistics.median(cost.cpu for cost in costs[name])  # noqa: E731
+        lowest, log, top = (median(costs[name]) for name in ("floor", "log", "top"))
         print(
-            f"| {rows} | {len(data)} | {callers} | {wall('floor'):.2f} | {cpu('floor'):.2f} | {wall('log'):.2f} "
-            f"| {cpu('log'):.2f} | {wall('top'):.2f} µs/event |"
+            f"| {rows} | {len(data)} | {callers} | {lowest.wall:.2f} | {lowest.cpu:.2f} | {log.wall:.2f} "
+            f"| {log.cpu:.2f} | {top.wall:.2f} µs/event |"
         )
 
 

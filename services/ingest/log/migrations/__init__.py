@@ -1,0 +1,1 @@
+"""The tables of the event log in PostgreSQL; in SQLite they are made by `sqlite_schema`."""
