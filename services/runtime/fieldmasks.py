@@ -81,7 +81,10 @@ def _copy(parts: list[str], source: Message, target: Message) -> None:
         return
     field = source.DESCRIPTOR.fields_by_name[name]
     value = getattr(source, name)
-    if field.is_repeated or field.message_type is not None:
+    if field.is_repeated:
         getattr(target, name).MergeFrom(value)
+    elif field.message_type is not None:
+        getattr(target, name).CopyFrom(value)
+        getattr(target, name).SetInParent()  # an empty message is set too
     else:
         setattr(target, name, value)

@@ -45,7 +45,7 @@ class PageTokens:
         return base64.urlsafe_b64encode(self._signature(body, scope) + body).rstrip(b"=").decode()
 
     def verify(self, token: str, *scope: str) -> dict[str, Json]:
-        """The cursor of a token, {} for the empty one. Raises InvalidArgument when it is not ours, or another scope's."""
+        """The cursor of a token, {} for the empty one. Raises InvalidArgument for one that is not of this scope."""
         if not token:
             return {}
         try:

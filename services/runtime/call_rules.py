@@ -1,0 +1,116 @@
+"""How long each method may take and whether it may be tried again: the one table, and the service config made of it.
+
+`python -m services.runtime.call_rules` prints the service config that gRPC clients in any language can load.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class CallRule:
+    """`timeout_seconds` None: a stream without end. `idempotent`: retried when UNAVAILABLE, at most three tries."""
+
+    timeout_seconds: float | None
+    idempotent: bool = False
+
+
+_READ = CallRule(5, idempotent=True)
+_LIST = CallRule(10, idempotent=True)
+_CHANGE = CallRule(10)
+_ENDLESS = CallRule(None)
+
+CALL_RULES: Mapping[str, Mapping[str, CallRule]] = {
+    "inkling.ingest.v1.IngestService": {
+        "Ingest": CallRule(15, idempotent=True),  # the same event ids add nothing
+        "IngestStream": _ENDLESS,
+        "ImportCsv": CallRule(3600),
+        "Subscribe": _ENDLESS,
+    },
+    "inkling.ingest.v1.CollectionService": {
+        "CreateCollection": _CHANGE,
+        "GetCollection": _READ,
+        "ListCollections": _LIST,
+        "UpdateCollection": _CHANGE,
+    },
+    "inkling.ingest.v1.DeadLetterService": {
+        "ListDeadLetters": _LIST,
+        "GetDeadLetter": _READ,
+        "ReplayDeadLetters": CallRule(60, idempotent=True),
+        "PurgeDeadLetters": CallRule(60, idempotent=True),
+    },
+    "inkling.ingest.v1.ProjectService": {
+        "GetProjectSettings": _READ,
+        "UpdateProjectSettings": _CHANGE,
+    },
+    "inkling.features.v1.DefinitionService": {
+        "CreateAttributeGroup": _CHANGE,
+        "GetAttributeGroup": _READ,
+        "ListAttributeGroups": _LIST,
+        "UpdateAttributeGroup": _CHANGE,
+        "DeleteAttributeGroup": _CHANGE,
+        "PlanAttributeGroup": CallRule(60, idempotent=True),
+        "PublishAttributeGroup": CallRule(30),
+        "CreateFeatureService": _CHANGE,
+        "GetFeatureService": _READ,
+        "ListFeatureServices": _LIST,
+        "UpdateFeatureService": _CHANGE,
+        "DeleteFeatureService": _CHANGE,
+        "ImportDefinition": CallRule(30),
+        "ExportDefinition": _LIST,
+    },
+    "inkling.features.v1.ProfileService": {
+        "GetProfile": _READ,
+        "BatchGetProfiles": CallRule(15, idempotent=True),
+        "WatchProfiles": _ENDLESS,
+    },
+    "google.longrunning.Operations": {
+        "ListOperations": _LIST,
+        "GetOperation": _READ,
+        "DeleteOperation": _CHANGE,
+        "CancelOperation": CallRule(10, idempotent=True),
+        "WaitOperation": CallRule(330, idempotent=True),
+    },
+    "grpc.health.v1.Health": {
+        "Check": CallRule(3, idempotent=True),
+        "Watch": _ENDLESS,
+    },
+}
+
+
+def service_config(health_service: str = "") -> str:
+    """The gRPC service config: timeouts, retries, round robin over all addresses; JSON.
+
+    With `health_service`, addresses that do not say SERVING for that name get no calls.
+    """
+    groups: dict[CallRule, list[dict[str, str]]] = {}
+    for service, methods in CALL_RULES.items():
+        for method, rule in methods.items():
+            groups.setdefault(rule, []).append({"service": service, "method": method})
+    config: dict[str, object] = {
+        "loadBalancingConfig": [{"round_robin": {}}],
+        "methodConfig": [{"name": names, **_method_config(rule)} for rule, names in groups.items()],
+    }
+    if health_service:
+        config["healthCheckConfig"] = {"serviceName": health_service}
+    return json.dumps(config, indent=2)
+
+
+def _method_config(rule: CallRule) -> dict[str, object]:
+    config: dict[str, object] = {}
+    if rule.timeout_seconds is not None:
+        config["timeout"] = f"{rule.timeout_seconds:g}s"
+    if rule.idempotent:
+        config["retryPolicy"] = {
+            "maxAttempts": 3,
+            "initialBackoff": "0.1s",
+            "maxBackoff": "1s",
+            "backoffMultiplier": 2,
+            "retryableStatusCodes": ["UNAVAILABLE"],
+        }
+    return config
+
+
+if __name__ == "__main__":
+    print(service_config())
