@@ -1,0 +1,148 @@
+"""The index of the archive: how far each project's log is archived, and which files hold which positions.
+
+All changes of a project's progress compare and set: of two replicas that archive the same range one wins, and as both
+wrote the same files it does not matter which.
+"""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import cast
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.engine import CursorResult
+
+from services.ingest.archive.files import ArchiveFile
+from services.runtime.database import Database
+
+MIGRATIONS = "services.ingest.archive.migrations"
+"""For `Database.open`."""
+
+_METADATA = sa.MetaData()
+_PROGRESS = sa.Table(
+    "archive_progress",
+    _METADATA,
+    sa.Column("project", sa.String, primary_key=True),
+    sa.Column("position", sa.BigInteger),
+    sa.Column("pending", sa.BigInteger),
+)
+_FILES = sa.Table(
+    "archive_files",
+    _METADATA,
+    sa.Column("project", sa.String, primary_key=True),
+    sa.Column("hour_us", sa.BigInteger, primary_key=True),
+    sa.Column("last_position", sa.BigInteger, primary_key=True),
+    sa.Column("first_position", sa.BigInteger),
+    sa.Column("min_occurred_us", sa.BigInteger),
+    sa.Column("max_occurred_us", sa.BigInteger),
+    sa.Column("event_count", sa.BigInteger),
+    sa.Column("size_bytes", sa.BigInteger),
+    sa.Column("condemned", sa.Boolean),
+)
+_FILE_COLUMNS = [
+    _FILES.c[name]
+    for name in (
+        "project",
+        "hour_us",
+        "first_position",
+        "last_position",
+        "min_occurred_us",
+        "max_occurred_us",
+        "event_count",
+        "size_bytes",
+    )
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a project is archived."""
+
+    position: int
+    """Everything up to here is in files of the index."""
+    pending: int | None
+    """The end of the range that is being archived: a range once begun is finished as it was begun."""
+
+
+class ArchiveIndex:
+    """The index in a database opened with MIGRATIONS."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def progress(self, project: str) -> Progress:
+        """How far a project is archived; nothing yet when it is unknown."""
+        async with self._database.session(read_only=True) as session:
+            query = sa.select(_PROGRESS.c.position, _PROGRESS.c.pending).where(_PROGRESS.c.project == project)
+            row = (await session.execute(query)).one_or_none()
+        return Progress(0, None) if row is None else Progress(*row)
+
+    async def begin(self, project: str, position: int, pending: int) -> bool:
+        """Notes that the range (position, pending] is being archived; False when something else happened meanwhile."""
+        row = {"project": project, "position": 0, "pending": None}
+        new = postgresql.insert(_PROGRESS) if self._database.dialect == "postgresql" else sqlite.insert(_PROGRESS)
+        async with self._database.session() as session:
+            await session.execute(new.values(row).on_conflict_do_nothing())
+            begun = await session.execute(
+                sa.update(_PROGRESS)
+                .where(_PROGRESS.c.project == project, _PROGRESS.c.position == position, _PROGRESS.c.pending.is_(None))
+                .values(pending=pending)
+            )
+            return cast("CursorResult[object]", begun).rowcount == 1
+
+    async def finish(self, project: str, position: int, pending: int, files: Sequence[ArchiveFile]) -> bool:
+        """Notes that the range is archived in these files; False when somebody else finished it before."""
+        async with self._database.session() as session:
+            finished = await session.execute(
+                sa.update(_PROGRESS)
+                .where(_PROGRESS.c.project == project, _PROGRESS.c.position == position, _PROGRESS.c.pending == pending)
+                .values(position=pending, pending=None)
+            )
+            if cast("CursorResult[object]", finished).rowcount != 1:
+                return False
+            if files:
+                await session.execute(sa.insert(_FILES), [asdict(file) | {"condemned": False} for file in files])
+            return True
+
+    async def find(
+        self,
+        project: str,
+        after_position: int = 0,
+        last_position: int | None = None,
+        start_us: int | None = None,
+        end_us: int | None = None,
+    ) -> list[ArchiveFile]:
+        """The files with events in (after_position, last_position] that occurred in [start_us, end_us)."""
+        query = sa.select(*_FILE_COLUMNS).where(
+            _FILES.c.project == project, _FILES.c.last_position > after_position, ~_FILES.c.condemned
+        )
+        if last_position is not None:
+            query = query.where(_FILES.c.first_position <= last_position)
+        if start_us is not None:
+            query = query.where(_FILES.c.max_occurred_us >= start_us)
+        if end_us is not None:
+            query = query.where(_FILES.c.min_occurred_us < end_us)
+        async with self._database.session(read_only=True) as session:
+            rows = await session.execute(query.order_by(_FILES.c.last_position, _FILES.c.hour_us))
+            return [ArchiveFile(*row) for row in rows]
+
+    async def condemn(self, project: str, before_occurred_us: int) -> list[ArchiveFile]:
+        """Takes the files out of sight all of whose events are older; returns all that are out of sight."""
+        async with self._database.session() as session:
+            mine = _FILES.c.project == project
+            await session.execute(
+                sa.update(_FILES).where(mine, _FILES.c.max_occurred_us < before_occurred_us).values(condemned=True)
+            )
+            rows = await session.execute(sa.select(*_FILE_COLUMNS).where(mine, _FILES.c.condemned))
+            return [ArchiveFile(*row) for row in rows]
+
+    async def forget(self, file: ArchiveFile) -> None:
+        """Removes a file from the index, once it is deleted."""
+        async with self._database.session() as session:
+            await session.execute(
+                sa.delete(_FILES).where(
+                    _FILES.c.project == file.project,
+                    _FILES.c.hour_us == file.hour_us,
+                    _FILES.c.last_position == file.last_position,
+                )
+            )
