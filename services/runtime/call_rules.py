@@ -74,6 +74,7 @@ CALL_RULES: Mapping[str, Mapping[str, CallRule]] = {
     },
     "grpc.health.v1.Health": {
         "Check": CallRule(3, idempotent=True),
+        "List": CallRule(3, idempotent=True),
         "Watch": _ENDLESS,
     },
 }

@@ -6,7 +6,7 @@ deadline. So work that nobody waits for any more stops everywhere.
 
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import grpc
 import grpc.aio
@@ -71,12 +71,12 @@ class _Channel(grpc.aio.Channel):
         self._channel = channel
         self._metadata = metadata
 
-    async def __aenter__(self) -> "_Channel":
+    async def __aenter__(self) -> Self:
         await self._channel.__aenter__()
         return self
 
-    async def __aexit__(self, *exception: Any) -> None:
-        await self._channel.__aexit__(*exception)
+    async def __aexit__(self, *exception: object) -> None:
+        await self._channel.close()
 
     async def close(self, grace: float | None = None) -> None:
         await self._channel.close(grace)

@@ -34,6 +34,13 @@ class HealthServicer(health_pb2_grpc.HealthServicer):
             await context.abort(grpc.StatusCode.NOT_FOUND, "no service of that name")
         return health_pb2.HealthCheckResponse(status=status)
 
+    async def List(self, request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
+        """The status of all names."""
+        response = health_pb2.HealthListResponse()  # type: ignore[attr-defined]  # newer than the stubs
+        for name, status in self._statuses.items():
+            response.statuses[name].status = status
+        return response
+
     async def Watch(self, request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> AsyncIterator[Any]:
         """The status of a name and each change of it, until the server closes."""
         last = None

