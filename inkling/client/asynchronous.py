@@ -17,8 +17,8 @@ from inkling.definitions import Definition, StreamAttributeGroup
 from inkling.errors import InvalidArgument, Violation
 from inkling.values import AttributeValue
 
-INGEST_ADDRESS = "127.0.0.1:7101"
-FEATURES_ADDRESS = "127.0.0.1:7102"
+INGEST_ADDRESS = "127.0.0.1:7001"
+FEATURES_ADDRESS = "127.0.0.1:7002"
 
 
 class AsyncClient:

@@ -1,0 +1,90 @@
+"""`inkling profile`: what is known of a key, now."""
+
+import sys
+from datetime import timedelta
+from typing import Annotated
+
+import typer
+
+from inkling.cli import connection
+from inkling.cli.console import fail, print_json, print_table
+from inkling.client import Profile
+
+app = typer.Typer(no_args_is_help=True, help="Reads and watches profiles.")
+
+Service = Annotated[str, typer.Option("--service", help="The feature service to read.")]
+Groups = Annotated[list[str] | None, typer.Option("--group", help="A group, or group/version. Repeatable.")]
+Attributes = Annotated[list[str] | None, typer.Option("--attribute", help="group:attribute. Repeatable.")]
+Json = Annotated[bool, typer.Option("--json", help="One JSON object a line, also on a terminal.")]
+
+
+@app.command("get")
+def get(
+    context: typer.Context,
+    keys: Annotated[list[str], typer.Argument(help="Key values.", metavar="KEY...")],
+    service: Service = "",
+    group: Groups = None,
+    attribute: Attributes = None,
+    min_position: Annotated[int, typer.Option(help="Answer once this position of the log is applied.")] = 0,
+    as_json: Json = False,
+) -> None:
+    """Reads profiles: a table on a terminal, else JSON lines with values and statuses."""
+    require_selection(service, group, attribute)
+    with connection.of(context).client() as client:
+        for found in client.profiles.batch_get(
+            keys, service=service, groups=group or (), attributes=attribute or (), min_position=min_position
+        ):
+            show(found, as_json)
+
+
+@app.command("watch")
+def watch(
+    context: typer.Context,
+    keys: Annotated[list[str] | None, typer.Argument(help="Key values; none: all.", metavar="[KEY...]")] = None,
+    service: Service = "",
+    group: Groups = None,
+    attribute: Attributes = None,
+    resume_token: Annotated[str, typer.Option(help="Go on after what an earlier run has shown.")] = "",
+    interval: Annotated[float, typer.Option(help="Changes closer together (seconds) come as one.")] = 0.1,
+    as_json: Json = False,
+) -> None:
+    """Shows profiles as they change, by events or by time alone, until interrupted."""
+    require_selection(service, group, attribute)
+    with connection.of(context).client() as client:
+        for changes in client.profiles.watch(
+            keys or (),
+            service=service,
+            groups=group or (),
+            attributes=attribute or (),
+            resume_token=resume_token,
+            min_interval=timedelta(seconds=interval),
+            send_initial=bool(keys),
+        ):
+            for found in changes.profiles:
+                show(found, as_json)
+            sys.stdout.flush()
+
+
+def require_selection(service: str, groups: list[str] | None, attributes: list[str] | None) -> None:
+    """Something must be chosen to read."""
+    if not (service or groups or attributes):
+        fail("say what to read: --service NAME, --group NAME or --attribute GROUP:NAME")
+
+
+def show(profile: Profile, as_json: bool) -> None:
+    """Prints a profile."""
+    if as_json or not sys.stdout.isatty():
+        print_json(
+            {
+                profile.attribute_key: profile.key_value,
+                **profile.values,
+                "$status": {name: str(status) for name, status in profile.statuses.items()},
+                "$position": profile.position,
+                "$as_of": profile.as_of_time,
+            }
+        )
+        return
+    print_table(
+        [f"{profile.attribute_key} {profile.key_value}", "value", "status", "last event"],
+        [[name, each.value, str(each.status), each.last_event_time] for name, each in profile.readings.items()],
+    )

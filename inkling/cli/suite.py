@@ -1,0 +1,230 @@
+"""The services of one machine as child processes: started in order, watched, stopped in reverse."""
+
+import asyncio
+import contextlib
+import fcntl
+import os
+import secrets
+import signal
+import socket
+import sys
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Self
+
+import grpc
+
+HEALTH_METHOD = "/grpc.health.v1.Health/Check"
+SERVING = b"\x08\x01"
+"""A HealthCheckResponse that says SERVING."""
+
+
+class SuiteError(Exception):
+    """The services cannot be run; the text says why, for people."""
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceSpec:
+    """One service: its module, its port, and the services whose addresses it is told."""
+
+    name: str
+    port: int
+    needs: tuple[str, ...] = ()
+
+    @property
+    def module(self) -> str:
+        """What `python -m` runs."""
+        return f"services.{self.name}"
+
+    @property
+    def prefix(self) -> str:
+        """How its environment variables begin."""
+        return f"INKLING_{self.name.upper()}_"
+
+
+SERVICES = (
+    ServiceSpec("ingest", 7001),
+    ServiceSpec("features", 7002, needs=("ingest",)),
+)
+"""The services, each after those that it needs."""
+
+LineSink = Callable[[str, str], None]
+"""Takes a service's name and one line of its output."""
+
+
+class Suite:
+    """The services of one data folder.
+
+        async with Suite(Path(".data"), on_line=print) as suite:
+            await suite.start()
+            name, code = await suite.ended()
+
+    `ports` overrides ports by service name (0 takes a free one). `environ` is what the processes inherit; addresses, the
+    data folder and the key that services show each other are decided here.
+    """
+
+    def __init__(
+        self,
+        data_dir: Path,
+        *,
+        environ: Mapping[str, str],
+        ports: Mapping[str, int] | None = None,
+        services: Sequence[ServiceSpec] = SERVICES,
+        on_line: LineSink = lambda name, line: None,
+    ) -> None:
+        self.data_dir = data_dir
+        self._environ = dict(environ)
+        self._specs = {spec.name: spec for spec in services}
+        self._ports = {spec.name: (ports or {}).get(spec.name, spec.port) for spec in services}
+        self._on_line = on_line
+        self._service_key = secrets.token_urlsafe(32)
+        self._processes: dict[str, asyncio.subprocess.Process] = {}
+        self._readers: dict[str, asyncio.Task[None]] = {}
+        self._tails: dict[str, deque[str]] = {}
+        self._lock: IO[str] | None = None
+
+    def address(self, name: str) -> str:
+        """Where a service listens."""
+        return f"127.0.0.1:{self._ports[name]}"
+
+    def pid(self, name: str) -> int:
+        """The process of a service."""
+        return self._processes[name].pid
+
+    async def start(self, *, timeout: float = 60.0) -> None:
+        """Starts all services and waits until each is healthy. SuiteError with its last words when one is not."""
+        self.data_dir.mkdir(parents=True, exist_ok=True)
+        self._take_lock()
+        for name, port in self._ports.items():
+            self._ports[name] = free_port(name, port)
+        for name in self._specs:
+            await self.start_one(name, timeout=timeout)
+
+    async def start_one(self, name: str, *, timeout: float = 60.0) -> None:
+        """Starts one service, for the first time or again, and waits until it is healthy."""
+        spec = self._specs[name]
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", spec.module),
+            env=self._environment(spec),
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+            # A group of its own: an interrupt at the terminal reaches the supervisor only, which then stops in order.
+            start_new_session=True,
+            limit=1 << 20,
+        )
+        self._processes[name] = process
+        self._tails[name] = deque(maxlen=15)
+        self._readers[name] = asyncio.create_task(self._read(name, process))
+        try:
+            async with asyncio.timeout(timeout):
+                await self._until_healthy(name, process)
+        except TimeoutError:
+            raise SuiteError(f"{name} is not healthy after {timeout:.0f} s{self._last_words(name)}") from None
+
+    async def ended(self) -> tuple[str, int]:
+        """Waits until a service ends by itself; gives its name and exit code."""
+        waits = {asyncio.create_task(process.wait()): name for name, process in self._processes.items()}
+        try:
+            done, _ = await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for wait in waits:
+                wait.cancel()
+        first = next(iter(done))
+        return waits[first], first.result()
+
+    async def kill(self, name: str) -> None:
+        """Ends a service as a power cut would (SIGKILL)."""
+        process = self._processes[name]
+        process.kill()
+        await process.wait()
+        await self._readers[name]
+
+    async def stop(self, *, timeout: float = 15.0) -> None:
+        """Ends the services, each before those that it needs; one that does not end in time is killed."""
+        for name in reversed(self._processes):
+            process = self._processes[name]
+            if process.returncode is None:
+                process.send_signal(signal.SIGTERM)
+                try:
+                    async with asyncio.timeout(timeout):
+                        await process.wait()
+                except TimeoutError:
+                    process.kill()
+                    await process.wait()
+            await self._readers[name]
+        self._processes.clear()
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        await self.stop()
+
+    def _environment(self, spec: ServiceSpec) -> dict[str, str]:
+        # Nobody balances load to a laptop: no need to wait for somebody to notice that a service drains.
+        defaults = {"LOG_FORMAT": "text", "DRAIN_SECONDS": "0"}
+        decided = {
+            "PORT": str(self._ports[spec.name]),
+            "DATA_DIR": str(self.data_dir),
+            "SERVICE_KEY": self._service_key,
+            **{f"{need.upper()}_TARGET": self.address(need) for need in spec.needs},
+        }
+        return {
+            **{spec.prefix + name: value for name, value in defaults.items()},
+            **self._environ,
+            **{spec.prefix + name: value for name, value in decided.items()},
+        }
+
+    async def _read(self, name: str, process: asyncio.subprocess.Process) -> None:
+        assert process.stdout is not None
+        with contextlib.suppress(ValueError):
+            async for raw in process.stdout:
+                line = raw.decode(errors="replace").rstrip()
+                self._tails[name].append(line)
+                self._on_line(name, line)
+
+    async def _until_healthy(self, name: str, process: asyncio.subprocess.Process) -> None:
+        async with grpc.aio.insecure_channel(
+            self.address(name),
+            options=[("grpc.initial_reconnect_backoff_ms", 50), ("grpc.max_reconnect_backoff_ms", 200)],
+        ) as channel:
+            check = channel.unary_unary(HEALTH_METHOD, request_serializer=bytes, response_deserializer=bytes)
+            while True:
+                with contextlib.suppress(grpc.RpcError):
+                    if await check(b"", timeout=1.0) == SERVING and process.returncode is None:
+                        return
+                if process.returncode is not None:
+                    await self._readers[name]
+                    raise SuiteError(f"{name} ended with code {process.returncode}{self._last_words(name)}")
+                await asyncio.sleep(0.05)
+
+    def _last_words(self, name: str) -> str:
+        return "".join(f"\n  {line}" for line in self._tails.get(name, ()))
+
+    def _take_lock(self) -> None:
+        lock = (self.data_dir / "up.lock").open("w")
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            lock.close()
+            raise SuiteError(f"{self.data_dir} is in use: another `inkling up` runs on it") from None
+        lock.write(str(os.getpid()))
+        lock.flush()
+        self._lock = lock
+
+
+def free_port(name: str, port: int) -> int:
+    """The port, or a free one for 0. SuiteError when somebody listens on it."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            raise SuiteError(f"port {port} of {name} is in use: choose another with --port {name}=0") from None
+        return int(probe.getsockname()[1])

@@ -1,0 +1,115 @@
+"""`inkling up`: the services on this machine, on SQLite and a folder."""
+
+import asyncio
+import os
+import signal
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+
+from inkling.cli import connection
+from inkling.cli.connection import Addresses, read_addresses, write_addresses
+from inkling.cli.console import err, fail
+from inkling.cli.ingest import pairs
+from inkling.cli.local import needing
+from inkling.cli.suite import SERVICES, Suite, SuiteError
+
+PROJECT = "default"
+COLOURS = ("cyan", "magenta", "green", "yellow", "blue")
+
+
+def up(
+    context: typer.Context,
+    data_dir: Annotated[Path | None, typer.Option(help="Databases and blobs. [default: ./.data]")] = None,
+    port: Annotated[
+        list[str] | None, typer.Option(help="A service's port: ingest=7001; 0 is free. Repeatable.")
+    ] = None,
+) -> None:
+    """Starts the services as processes on loopback and watches them until Ctrl-C.
+
+    At the first start it prints a key. The key and the addresses are written into the data folder, where the other
+    commands find them.
+    """
+    with needing("all"):
+        import services.features
+        import services.ingest  # noqa: F401
+    known = {spec.name for spec in SERVICES}
+    ports: dict[str, int] = {}
+    for name, text in pairs(port, "--port ingest=7001").items():
+        if name not in known or not text.isdigit():
+            fail(f"{name}={text} is no service's port: the services are {', '.join(sorted(known))}")
+        ports[name] = int(text)
+    folder = data_dir or connection.of(context).options.data_dir
+    try:
+        code = asyncio.run(run(folder, ports))
+    except SuiteError as error:
+        fail(str(error), code=1)
+    raise typer.Exit(code)
+
+
+async def run(data_dir: Path, ports: dict[str, int]) -> int:
+    """Runs the services until a signal (0) or until one of them ends by itself (1)."""
+    console = err()
+    width = max(len(spec.name) for spec in SERVICES)
+    colours = {spec.name: COLOURS[i % len(COLOURS)] for i, spec in enumerate(SERVICES)}
+
+    def show(name: str, line: str) -> None:
+        console.print(f"[{colours[name]}]{name:<{width}} |[/] {escape(line)}")
+
+    loop = asyncio.get_running_loop()
+    stopping = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stopping.set)
+    async with Suite(data_dir, environ=os.environ, ports=ports, on_line=show) as suite:
+        key = await first_key(data_dir)
+        starting = asyncio.create_task(suite.start())
+        stopped = asyncio.create_task(stopping.wait())
+        await asyncio.wait({starting, stopped}, return_when=asyncio.FIRST_COMPLETED)
+        if stopping.is_set():
+            starting.cancel()
+            await asyncio.gather(starting, return_exceptions=True)
+            return 0
+        await starting
+        announce(data_dir, suite, key)
+        ended = asyncio.create_task(suite.ended())
+        await asyncio.wait({ended, stopped}, return_when=asyncio.FIRST_COMPLETED)
+        if stopping.is_set():
+            ended.cancel()
+            console.print("stopping")
+            return 0
+        stopped.cancel()
+        name, code = await ended
+        console.print(f"[bold red]{name} ended with code {code}[/]: stopping the others")
+        return 1
+
+
+async def first_key(data_dir: Path, project: str = PROJECT) -> str | None:
+    """A key with every role a caller can have, when the folder has none yet; else None."""
+    with needing("runtime"):
+        from services.runtime.auth import MIGRATIONS, KeyStore, Role
+        from services.runtime.database import Database
+    url = os.environ.get("INKLING_INGEST_AUTH_DATABASE_URL") or f"sqlite:///{data_dir / 'auth.db'}"
+    async with Database.open(url, MIGRATIONS) as database:
+        roles = [role for role in Role if role is not Role.SERVICE]
+        made = await KeyStore(database).create_first(project, roles, description="made by `inkling up`")
+    return None if made is None else made[1]
+
+
+def announce(data_dir: Path, suite: Suite, key: str | None) -> None:
+    """Says where the services are and, at the first start, what the key is; writes both for the other commands."""
+    console = err()
+    written = read_addresses(data_dir)
+    known = key or (written.api_key if written else "")
+    path = write_addresses(data_dir, Addresses(known, suite.address("ingest"), suite.address("features")))
+    console.print()
+    for spec in SERVICES:
+        console.print(f"[bold green]ready[/]  {spec.name:<10} {suite.address(spec.name)}")
+    if key:
+        console.print(f"\nAPI key of project {PROJECT} (shown once):  [bold]{escape(key)}[/]")
+    if not known:
+        console.print("No key is known here: `inkling keys create` makes one; give it in INKLING_API_KEY.")
+    else:
+        console.print(f"Commands on this machine find it in {escape(str(path))}. Try: [bold]inkling project get[/]")
+    console.print("Ctrl-C stops.\n")
