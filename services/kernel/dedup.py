@@ -112,8 +112,8 @@ class Deduplicator:
         capacity = len(self._table.received)
         if (self._used + rows) * 5 <= capacity * 3:
             return
-        oldest = max(int(self._newest) - self.horizon_us, int(_EMPTY) + 1)
-        live = self._table.received >= oldest
+        oldest = max(int(self._newest) - self.horizon_us, int(_EMPTY))
+        live = self._table.received > oldest
         needed = int(live.sum()) + rows
         while needed * 5 > capacity * 2:
             capacity *= 2
@@ -172,7 +172,7 @@ def _resolve(
         hashes[i] = h1
         slot = _slot(table, h1, h2)
         deletes = operation[i] == 2
-        if table.received[slot] == _EMPTY or received[i] - table.received[slot] > horizon:
+        if table.received[slot] == _EMPTY or received[i] - table.received[slot] >= horizon:
             # Unknown, or known too long ago: a deletion of nothing still keeps the id from being added late.
             if table.received[slot] == _EMPTY:
                 added += 1

@@ -79,8 +79,7 @@ class Engine:
         self, attribute_key: str, aggregations: Sequence[Aggregation], complete_since_us: int | None = None
     ) -> None:
         self.attribute_key = attribute_key
-        self.aggregations = tuple(dict.fromkeys(aggregations))
-        """Each once, in order."""
+        self.aggregations = tuple(aggregations)
         self.complete_since_us = complete_since_us
         """The event time before which the log had been trimmed when this engine began; None: it saw everything."""
         self.skipped_terms = 0
@@ -102,7 +101,7 @@ class Engine:
             )
             for aggregation in self.aggregations
         ]
-        self._index = {aggregation: i for i, aggregation in enumerate(self.aggregations)}
+        self._index = {aggregation: i for i, aggregation in reversed(list(enumerate(self.aggregations)))}
         self._row_index: dict[int, int] | None = None
         self._touched: list[NDArray[np.int32]] = []
         self._changed: NDArray[np.int64] = np.zeros(0, np.int64)
@@ -175,8 +174,9 @@ class Engine:
         selected = np.flatnonzero(wanted)
         if not len(selected):
             return np.empty(0, np.int32)
-        used = np.unique(keys.codes[selected])
         codes = np.zeros(len(keys.values), np.int32)
+        codes[keys.codes[selected]] = 1
+        used = np.flatnonzero(codes)
         codes[used] = self.key_codes.codes(keys.values.take(used))
         self._reserve_keys()
         self.skipped_terms += int(sum((found.skipped & wanted).sum() for found in terms))
@@ -398,11 +398,11 @@ class Engine:
 
     def keys(self) -> list[str]:
         """The key values that any relevant event has named."""
-        return list(self.key_codes.values)
+        return self.key_codes.texts()
 
     def key_of(self, code: int) -> str:
         """The key value of a code."""
-        return self.key_codes.values[code]
+        return self.key_codes.text(code)
 
     def index_of(self, aggregation: Aggregation) -> int | None:
         """The place of an aggregation in the readings, or None."""
@@ -420,10 +420,10 @@ class Engine:
     def reading(self, index: int, code: int | None) -> Reading:
         """The reading of one aggregation for the key of a code; None is a key never seen."""
         aggregation, reader, last, bounds = self._readers[index]
-        row = -1 if code is None else int(last.rows[code])
+        row = -1 if code is None else last.rows.item(code)
         if row < 0 or code is None:
             return self._judged(bounds, None, Status.NEVER_SEEN, None, self.memory.now_us)
-        last_us = int(self.memory.store.columns.times[row])
+        last_us: int = self.memory.store.columns.times.item(row)
         if aggregation.ttl_us is not None and self.memory.now_us - 1 - last_us >= aggregation.ttl_us:
             return Reading(None, Status.EXPIRED, last_us)
         lower = bounds.lower(code)
@@ -519,8 +519,8 @@ class Engine:
             return {name[len(prefix) + 1 :]: a for name, a in arrays.items() if name.startswith(f"{prefix}.")}
 
         self.memory.store.load(named("rows"))
-        self.key_codes = Interner.load(named("keys"))
-        self.memory.strings.replace(Interner.load(named("strings")))
+        self.key_codes.load(named("keys"))
+        self.memory.strings.load(named("strings"))
         for i, state in enumerate(self.states):
             state.load(named(f"state{i}"))
         for i, bounds in enumerate(self._bounds.values()):

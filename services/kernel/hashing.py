@@ -39,6 +39,26 @@ def mix64(x: np.uint64) -> np.uint64:
 
 
 @njit
+def _word(data: NDArray[np.uint8], start: int) -> np.uint64:
+    """Eight bytes, little-endian."""
+    word = np.uint64(0)
+    for i in range(8):
+        word |= np.uint64(data[start + i]) << np.uint64(8 * i)
+    return word
+
+
+@njit
+def _last_word(data: NDArray[np.uint8], start: int, end: int, length: int) -> np.uint64:
+    """The bytes [start, end), at most eight, little-endian; read as a whole word where there are bytes before them."""
+    if length >= 8:
+        return _word(data, end - 8) >> np.uint64(8 * (8 - (end - start)))
+    word = np.uint64(0)
+    for i in range(end - start):
+        word |= np.uint64(data[start + i]) << np.uint64(8 * i)
+    return word
+
+
+@njit
 def hash128(data: NDArray[np.uint8], start: int, end: int) -> tuple[np.uint64, np.uint64]:
     """MurmurHash3 x64 128 of data[start:end], seed 0 (public domain, A. Appleby)."""
     length = end - start
@@ -46,12 +66,9 @@ def hash128(data: NDArray[np.uint8], start: int, end: int) -> tuple[np.uint64, n
     h2 = np.uint64(0)
     blocks = length // 16
     for block in range(blocks):
-        k1 = np.uint64(0)
-        k2 = np.uint64(0)
         base = start + block * 16
-        for i in range(8):
-            k1 |= np.uint64(data[base + i]) << np.uint64(8 * i)
-            k2 |= np.uint64(data[base + 8 + i]) << np.uint64(8 * i)
+        k1 = _word(data, base)
+        k2 = _word(data, base + 8)
         h1 ^= _rotate(k1 * _C1, 31) * _C2
         h1 = (_rotate(h1, 27) + h2) * np.uint64(5) + np.uint64(0x52DCE729)
         h2 ^= _rotate(k2 * _C2, 33) * _C1
@@ -59,11 +76,12 @@ def hash128(data: NDArray[np.uint8], start: int, end: int) -> tuple[np.uint64, n
     k1 = np.uint64(0)
     k2 = np.uint64(0)
     base = start + blocks * 16
-    for i in range(length & 15):
-        if i < 8:
-            k1 |= np.uint64(data[base + i]) << np.uint64(8 * i)
-        else:
-            k2 |= np.uint64(data[base + i]) << np.uint64(8 * (i - 8))
+    tail = length & 15
+    if tail > 8:
+        k1 = _word(data, base)
+        k2 = _last_word(data, base + 8, end, length)
+    elif tail:
+        k1 = _last_word(data, base, end, length)
     h2 ^= _rotate(k2 * _C2, 33) * _C1
     h1 ^= _rotate(k1 * _C1, 31) * _C2
     h1 ^= np.uint64(length)

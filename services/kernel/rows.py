@@ -156,7 +156,9 @@ class RowStore:
 
 def grown(array: NDArray[T], capacity: int, fill: int = 0) -> NDArray[T]:
     """The array with room for `capacity` entries, the new ones filled."""
-    result = np.full((capacity, *array.shape[1:]), fill, array.dtype)
+    shape = (capacity, *array.shape[1:])
+    # Zeros come from the system untouched: pages are paid for when they are used.
+    result = np.full(shape, fill, array.dtype) if fill else np.zeros(shape, array.dtype)
     result[: len(array)] = array
     return result
 

@@ -12,6 +12,8 @@ from datetime import UTC, datetime, timedelta
 MIN_US = -(2**63)
 _DAY_US = 86_400_000_000
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_FIRST_US = (datetime(1, 1, 1, tzinfo=UTC) - _EPOCH) // timedelta(microseconds=1)
+_LAST_US = (datetime(9999, 12, 31, tzinfo=UTC) - _EPOCH) // timedelta(microseconds=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +28,7 @@ class Rolling:
 
     def lower_bound_us(self, t_us: int) -> int:
         """The first instant inside at `t_us`."""
-        return t_us - self.period_us
+        return max(t_us - self.period_us, MIN_US)
 
     def leaves_at_us(self, occurred_us: int) -> int | None:
         """The first instant `t` at which an event of this time is outside."""
@@ -83,7 +85,9 @@ Window = Rolling | CalendarWindow | Lifetime
 
 
 def cutoff_us(now_us: int, years: int, months: int, days: int) -> int:
-    """The calendar cutoff so long before `now_us`; the year 1 bounds it below."""
+    """The calendar cutoff so long before `now_us`, within the years 1 to 9999 that a calendar has."""
+    if not _FIRST_US <= now_us < _LAST_US:
+        return MIN_US if now_us < 0 else now_us
     now = _EPOCH + timedelta(microseconds=now_us)
     month_index = now.year * 12 + now.month - 1 - years * 12 - months
     year, month = divmod(month_index, 12)

@@ -31,6 +31,8 @@ START_US = microseconds(datetime(2024, 1, 29, 12, tzinfo=UTC))
 KEY = "user"
 KEY_VALUES = ("ada", "bob", "çiğdem")
 KEYS = ({KEY: "ada"},) * 8 + ({KEY: "bob"}, {KEY: KEY_VALUES[2], "other": "o"}, {"other": "o"})
+RECEIVED_US = START_US - 2 * DAY_US
+"""When the first records are received: before all event times, so that a wall clock leaves the instants to the test."""
 HORIZON_US = 3_600_000_000
 DAYS = (0, 0, 0, 0, 0, 1, 1, 2, 29, 30, 31, 32, 60, 366)
 JITTERS = (0, 0, 0, 0, 1, 2, DAY_US // 2, DAY_US // 2 + 1)
@@ -156,7 +158,7 @@ def event_ids() -> st.SearchStrategy[str]:
 
 
 @st.composite
-def events(draw: st.DrawFn, received_us: int = START_US) -> EventRow:
+def events(draw: st.DrawFn, received_us: int = RECEIVED_US) -> EventRow:
     """One record of the log: mostly an added event, sometimes a replacement or a deletion."""
     operation, revision = draw(st.sampled_from(OPERATIONS))
     vendor, name, version = draw(st.sampled_from(TYPES))
@@ -179,7 +181,7 @@ def events(draw: st.DrawFn, received_us: int = START_US) -> EventRow:
 @st.composite
 def logs(draw: st.DrawFn, min_size: int = 1, max_size: int = 24) -> list[EventRow]:
     """A log: received times rise, now and then across the horizon; some records are repeated word for word."""
-    received_us = START_US
+    received_us = RECEIVED_US
     log: list[EventRow] = []
     for _ in range(draw(st.integers(min_size, max_size))):
         received_us += draw(st.sampled_from(GAPS))

@@ -47,7 +47,7 @@ class Bounds:
 
     def lower(self, key: int) -> int:
         """The first instant inside for a key."""
-        return self.lower_us if self.ttl_us is None else int(self.session_starts[key])
+        return self.lower_us if self.ttl_us is None else self.session_starts.item(key)
 
 
 @dataclass(slots=True)
@@ -149,8 +149,7 @@ def stream_of(aggregation: Aggregation) -> Stream:
 def term_decoder(memory: Memory, term_type: TermType | None) -> Callable[[int], Scalar]:
     """From a stored term to its value."""
     if term_type is TermType.STRING:
-        texts = memory.strings.values
-        return lambda stored: texts[stored]
+        return memory.strings.text
     if term_type is TermType.NUMBER:
         return lambda stored: float(np.int64(stored).view(np.float64))
     if term_type is TermType.BOOLEAN:

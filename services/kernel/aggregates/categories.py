@@ -4,7 +4,8 @@ A *pair* is a key with one of its terms. Each stream keeps its pairs in one hash
 window counts the rows of each pair inside it. A pair that no window counts any more is given up.
 """
 
-from typing import NamedTuple
+from itertools import pairwise
+from typing import NamedTuple, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +29,7 @@ from services.kernel.timelines import Lists, place_of
 
 NONE = np.int32(-1)
 _START = 64
+_FEW = 16
 
 
 class Table(NamedTuple):
@@ -140,11 +142,29 @@ class PairCounts(WindowedState):
         columns, heads = self.memory.store.columns, self.pairs.heads
         _leave(self.pairs.table, heads, self.counts, self.distinct, columns, rows, *self.bit, self.values)
 
-    def seen(self, key: int) -> NDArray[np.int32]:
+    def seen(self, key: int) -> list[int]:
         """The pairs of a key in the window, in the order of their last sighting."""
-        if not self.distinct[key]:
-            return np.empty(0, np.int32)
-        return _seen(self.pairs.table, self.pairs.heads, self.counts, self.memory.store.columns, key)
+        few = self._few_seen(key)
+        if few is not None:
+            return few
+        seen = _seen(self.pairs.table, self.pairs.heads, self.counts, self.memory.store.columns, key)
+        return cast("list[int]", seen.tolist())
+
+    def _few_seen(self, key: int) -> list[int] | None:
+        """The same for a key of few pairs, where the cost of a compiled call would be most of it; else None."""
+        table, times = self.pairs.table, self.memory.store.columns.times
+        found: list[tuple[int, int]] = []
+        pair = self.pairs.heads.item(key)
+        for _ in range(_FEW):
+            if pair < 0:
+                found.sort()
+                if any(a[0] == b[0] for a, b in pairwise(found)):
+                    return None
+                return [pair for _, pair in found]
+            if self.counts.item(pair):
+                found.append((times.item(table.last.item(pair)), pair))
+            pair = table.after.item(pair)
+        return None
 
     def dump(self) -> dict[str, NDArray[np.generic]]:
         return {"counts": self.counts, "distinct": self.distinct}
@@ -361,7 +381,8 @@ def unique_list(aggregation: Aggregation, states: States) -> Reader:
     state, decode = _counts(aggregation, states), term_decoder(states.memory, aggregation.term_type)
 
     def read(key: int) -> Value | None:
-        return [decode(term) for term in state.pairs.table.terms[state.seen(key)].tolist()] or None
+        terms = state.pairs.table.terms
+        return [decode(terms.item(pair)) for pair in state.seen(key)] or None
 
     return read
 
@@ -371,7 +392,7 @@ def count_distinct(aggregation: Aggregation, states: States) -> Reader:
     state = _counts(aggregation, states)
 
     def read(key: int) -> Value | None:
-        return int(state.distinct[key]) or None
+        return state.distinct.item(key) or None
 
     return read
 
@@ -381,9 +402,8 @@ def category_count(aggregation: Aggregation, states: States) -> Reader:
     state, decode = _counts(aggregation, states), term_decoder(states.memory, aggregation.term_type)
 
     def read(key: int) -> Value | None:
-        seen = state.seen(key)
-        terms, counts = state.pairs.table.terms[seen].tolist(), state.counts[seen].tolist()
-        return {decode(term): count for term, count in zip(terms, counts, strict=True)} or None
+        terms, counts = state.pairs.table.terms, state.counts
+        return {decode(terms.item(pair)): counts.item(pair) for pair in state.seen(key)} or None
 
     return read
 
@@ -402,12 +422,8 @@ def _by_frequency(aggregation: Aggregation, states: States, sign: int) -> Reader
     state, decode = _counts(aggregation, states), term_decoder(states.memory, aggregation.term_type)
 
     def read(key: int) -> Scalar | None:
-        seen = state.seen(key)
-        if not len(seen):
-            return None
-        counts = sign * state.counts[seen]
-        # The last of the best: the pairs come in the order of their last sighting.
-        best = len(counts) - 1 - int(np.argmax(counts[::-1]))
-        return decode(int(state.pairs.table.terms[seen[best]]))
+        # The first of the best from behind: the pairs come in the order of their last sighting.
+        best = max(reversed(state.seen(key)), key=lambda pair: sign * state.counts.item(pair), default=None)
+        return None if best is None else decode(state.pairs.table.terms.item(best))
 
     return read

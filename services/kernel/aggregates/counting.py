@@ -43,6 +43,6 @@ def counter(aggregation: Aggregation, states: States) -> Reader:
     state = states.windowed(Count, aggregation)
 
     def read(key: int) -> int | None:
-        return int(state.counts[key]) or None
+        return state.counts.item(key) or None
 
     return read

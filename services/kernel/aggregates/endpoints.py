@@ -163,8 +163,8 @@ def first(aggregation: Aggregation, states: States) -> Reader:
     decode = term_decoder(memory, aggregation.term_type)
 
     def read(key: int) -> Value | None:
-        row = state.rows[key]
-        return None if row < 0 else decode(state.values[row].item())
+        row = state.rows.item(key)
+        return None if row < 0 else decode(state.values.item(row))
 
     return read
 
@@ -175,10 +175,10 @@ def last(aggregation: Aggregation, states: States) -> Reader:
     decode = term_decoder(memory, aggregation.term_type)
 
     def read(key: int) -> Value | None:
-        row = state.rows[key]
-        if row < 0 or memory.store.columns.times[row] < bounds.lower(key):
+        row = state.rows.item(key)
+        if row < 0 or memory.store.columns.times.item(row) < bounds.lower(key):
             return None
-        return decode(state.values[row].item())
+        return decode(state.values.item(row))
 
     return read
 
@@ -188,8 +188,8 @@ def time_since_first(aggregation: Aggregation, states: States) -> Reader:
     state, memory = states.windowed(First, aggregation), states.memory
 
     def read(key: int) -> Value | None:
-        row = state.rows[key]
-        return None if row < 0 else (memory.now_us - 1 - int(memory.store.columns.times[row])) / 1e6
+        row = state.rows.item(key)
+        return None if row < 0 else (memory.now_us - 1 - memory.store.columns.times.item(row)) / 1e6
 
     return read
 
@@ -199,10 +199,10 @@ def time_since_last(aggregation: Aggregation, states: States) -> Reader:
     state, memory, bounds = states.of_stream(Last, aggregation), states.memory, states.bounds(aggregation)
 
     def read(key: int) -> Value | None:
-        row = state.rows[key]
+        row = state.rows.item(key)
         if row < 0:
             return None
-        time = int(memory.store.columns.times[row])
+        time: int = memory.store.columns.times.item(row)
         return None if time < bounds.lower(key) else (memory.now_us - 1 - time) / 1e6
 
     return read

@@ -147,7 +147,7 @@ def _reader(kind: type[Least] | type[Greatest], aggregation: Aggregation, states
 
     def read(key: int) -> Value | None:
         row = state.first_inside(key, bounds.lower(key))
-        return None if row < 0 else decode(state.values[row].item())
+        return None if row < 0 else decode(state.values.item(row))
 
     return read
 
