@@ -8,68 +8,23 @@ window.
 """
 
 from collections.abc import Sequence
-from enum import StrEnum
-from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from services.kernel.aggregates import READERS
-from services.kernel.aggregates.base import (
-    Bounds,
-    Memory,
-    Reader,
-    State,
-    Stream,
-    StreamState,
-    Value,
-    WindowedState,
-    stream_of,
-)
-from services.kernel.aggregates.endpoints import Last
+from services.kernel.aggregates.base import Bounds
 from services.kernel.aggregations import Aggregation
 from services.kernel.columns import EventBatch, key_column
 from services.kernel.dedup import ADDED, REPLACED, RETRACTED, Resolution
-from services.kernel.expressions import AllOf, Expression
 from services.kernel.interning import Interner
-from services.kernel.rows import RowStore, grown, stream_bit
+from services.kernel.readings import Answers, Reading, Status
+from services.kernel.registry import Registry
+from services.kernel.rows import grown
 from services.kernel.sessions import settle_sessions
-from services.kernel.terms import Terms, extract
-from services.kernel.timelines import Timelines
 from services.kernel.timeorder import TimeOrder
-from services.kernel.windows import MIN_US, Lifetime
+from services.kernel.windows import Lifetime
 
-W = TypeVar("W", bound=WindowedState)
-S = TypeVar("S", bound=StreamState)
-
-
-class Status(StrEnum):
-    """How a value came about."""
-
-    PRESENT = "present"
-    EMPTY_WINDOW = "empty_window"
-    """There were relevant events, none of them in the window now."""
-    NEVER_SEEN = "never_seen"
-    """There was never a relevant event."""
-    NULL = "null"
-    """There are relevant events, but no term in them."""
-    EXPIRED = "expired"
-    """The last relevant event is longer ago than the ttl."""
-    LEFT_TRUNCATED = "left_truncated"
-    """The log did not reach back to the start of the window."""
-    TRUNCATED = "truncated"
-    """The value was cut to its limit."""
-
-
-class Reading(NamedTuple):
-    """The value of one aggregate for one key."""
-
-    value: Value | None
-    status: Status
-    last_event_us: int | None
-    """The time of the last relevant event before t, in the window or not."""
-    covered_fraction: float = 1.0
-    """With LEFT_TRUNCATED: the part of the window that the log covers; 0 for a lifetime."""
+__all__ = ["Engine", "Reading", "Status"]
 
 
 class Engine:
@@ -85,72 +40,14 @@ class Engine:
         self.skipped_terms = 0
         """Values skipped because of their type."""
         self.key_codes = Interner()
-        self._streams = _streams(self.aggregations)
-        self._terms = list(dict.fromkeys((s.term, s.term_type) for s in self._streams if s.term and s.term_type))
-        self.memory = Memory(RowStore(len(self._streams), len(self._terms)), Timelines(), Interner())
-        self._order = TimeOrder()
-        self._bounds: dict[tuple[object, ...], Bounds] = {}
-        self._windowed: dict[tuple[type[WindowedState], Stream, Bounds], WindowedState] = {}
-        self._of_stream: dict[tuple[type[StreamState], Stream], StreamState] = {}
-        self._readers: list[tuple[Aggregation, Reader, Last, Bounds]] = [
-            (
-                aggregation,
-                READERS[aggregation.function](aggregation, self),
-                self.state_of(Last, Stream(aggregation.filter)),
-                self.bounds(aggregation),
-            )
-            for aggregation in self.aggregations
-        ]
+        self.registry = Registry(self.aggregations)
+        self.memory = self.registry.memory
+        self._answers = Answers(self.aggregations, self.registry, complete_since_us)
         self._index = {aggregation: i for i, aggregation in reversed(list(enumerate(self.aggregations)))}
+        self._order = TimeOrder()
         self._row_index: dict[int, int] | None = None
         self._touched: list[NDArray[np.int32]] = []
         self._changed: NDArray[np.int64] = np.zeros(0, np.int64)
-
-    # What aggregates are made of: the States protocol.
-
-    def bounds(self, aggregation: Aggregation) -> Bounds:
-        """The bounds of an aggregation's window; with a ttl they belong to its filter."""
-        ttl = aggregation.ttl_us
-        stream = Stream(aggregation.filter)
-        key = (aggregation.window, None, None) if ttl is None else (aggregation.window, ttl, stream)
-        return self._bounds.setdefault(key, Bounds(aggregation.window, ttl, stream))
-
-    def windowed(self, kind: type[W], aggregation: Aggregation) -> W:
-        """The state of the aggregation's stream in its window."""
-        stream, bounds = stream_of(aggregation), self.bounds(aggregation)
-        state = self._windowed.get((kind, stream, bounds))
-        if state is None:
-            state = kind(self.memory, self._bit(stream), self._term(stream), bounds)
-            self._windowed[kind, stream, bounds] = state
-        assert isinstance(state, kind)
-        return state
-
-    def of_stream(self, kind: type[S], aggregation: Aggregation) -> S:
-        """The state of the aggregation's stream."""
-        return self.state_of(kind, stream_of(aggregation))
-
-    def state_of(self, kind: type[S], stream: Stream) -> S:
-        """The state of a stream."""
-        state = self._of_stream.get((kind, stream))
-        if state is None:
-            state = self._of_stream[kind, stream] = kind(self.memory, self._bit(stream), self._term(stream))
-        assert isinstance(state, kind)
-        return state
-
-    def _bit(self, stream: Stream) -> Any:
-        return stream_bit(self._streams[stream])
-
-    def _term(self, stream: Stream) -> int | None:
-        if stream.term is None or stream.term_type is None:
-            return None
-        return self._terms.index((stream.term, stream.term_type))
-
-    @property
-    def states(self) -> list[State]:
-        """All states, in the order in which they were made."""
-        return [*self._of_stream.values(), *self._windowed.values()]
-
-    # Events.
 
     def apply(self, batch: EventBatch, resolution: Resolution, t_us: int, position: int) -> None:
         """Applies the records of a batch that take effect, then moves to the instant `t_us`, never back.
@@ -169,7 +66,7 @@ class Engine:
         keys = batch.strings(key_column(self.attribute_key))
         if keys is None:
             return np.empty(0, np.int32)
-        flags, terms = self._streams_of(batch)
+        flags, terms = self.registry.sort_out(batch)
         wanted = adds & (keys.codes >= 0) & flags.any(axis=1)
         selected = np.flatnonzero(wanted)
         if not len(selected):
@@ -196,29 +93,9 @@ class Engine:
             self._row_index.update(zip(hashes[selected].tolist(), rows.tolist(), strict=True))
         return rows
 
-    def _streams_of(self, batch: EventBatch) -> tuple[NDArray[np.uint64], list[Terms]]:
-        """The flags of all rows of a batch, and its terms."""
-        terms = [extract(batch, *term, self.memory.strings) for term in self._terms if term[0] and term[1]]
-        flags = np.zeros((batch.num_rows, self.memory.store.columns.flags.shape[1]), np.uint64)
-        masks: dict[Expression, NDArray[np.bool_]] = {}
-        for stream, index in self._streams.items():
-            mask = _evaluate(stream.filter, batch, masks)
-            term = self._term(stream)
-            if term is not None:
-                mask = mask & terms[term].present
-            word, bit = stream_bit(index)
-            flags[:, word] |= np.where(mask, bit, np.uint64(0))
-        return flags, terms
-
     def _reserve_keys(self) -> None:
         count = len(self.key_codes)
-        self.memory.timelines.reserve_keys(count)
-        for state in self.states:
-            state.reserve_keys(count)
-        for bounds in self._bounds.values():
-            if bounds.ttl_us is not None and count > len(bounds.session_starts):
-                size = max(count, 2 * len(bounds.session_starts))
-                bounds.session_starts = grown(bounds.session_starts, size, MIN_US)
+        self.registry.reserve_keys(count)
         if count > len(self._changed):
             self._changed = grown(self._changed, max(count, 2 * len(self._changed)))
 
@@ -262,12 +139,12 @@ class Engine:
         times, keys = columns.times[rows], columns.keys[rows]
         self._note(keys, position)
         inside = rows[times < memory.now_us]
-        for windowed in self._windowed.values():
+        for windowed in self.registry.windows:
             windowed.leave(self._within(windowed.bounds, inside))
         flags = columns.flags[rows].copy()
         memory.timelines.remove(columns, rows)
         columns.flags[rows] = 0
-        for state in self.states:
+        for state in self.registry.states:
             state.forget(rows, (flags[:, state.bit.word] & state.bit.mask) != 0)
         # A run of events may have lost its bridge.
         self._settle_sessions(np.empty(0, np.int32), np.unique(keys))
@@ -281,7 +158,7 @@ class Engine:
         columns = memory.store.columns
         entering = self._order.between(before, now).copy() if now > before else np.empty(0, np.int32)
         memory.now_us = now
-        for bounds in self._bounds.values():
+        for bounds in self.registry.all_bounds:
             if bounds.ttl_us is None:
                 self._move(bounds, before)
             elif now > before:
@@ -303,19 +180,19 @@ class Engine:
         bounds.lower_us = lower
         if not len(leaving):
             return
-        for state in self._windowed.values():
+        for state in self.registry.windows:
             if state.bounds is bounds:
                 state.leave(leaving)
         self._note(self.memory.store.columns.keys[leaving])
 
     def _enter(self, rows: NDArray[np.int32]) -> None:
         """Rows come inside."""
-        for stream_state in self._of_stream.values():
+        for stream_state in self.registry.whole:
             stream_state.enter(rows)
         self._settle_sessions(rows, None)
         times = self.memory.store.columns.times[rows]
         inside: dict[int, NDArray[np.int32]] = {}
-        for windowed in self._windowed.values():
+        for windowed in self.registry.windows:
             bounds = windowed.bounds
             if bounds.ttl_us is None:
                 if bounds.lower_us not in inside:
@@ -325,14 +202,14 @@ class Engine:
     def _settle_sessions(self, rows: NDArray[np.int32], keys: NDArray[np.int32] | None) -> None:
         """Moves the starts of the windows with a ttl, for rows that came inside or for keys that lost one."""
         memory = self.memory
-        for bounds in self._bounds.values():
+        for bounds in self.registry.all_bounds:
             if bounds.ttl_us is None:
                 continue
-            bit = self._bit(bounds.stream)
+            bit = self.registry.bit(bounds.stream)
             leaving, entering = settle_sessions(
                 memory, bounds.session_starts, bit, bounds.ttl_us, rows, keys if keys is not None else rows[:0]
             )
-            for state in self._windowed.values():
+            for state in self.registry.windows:
                 if state.bounds is bounds:
                     state.leave(leaving)
                     state.enter(entering)
@@ -349,7 +226,7 @@ class Engine:
         pending = self._order.next_time(memory.now_us)
         if pending is not None:
             found.append(pending + 1)
-        for bounds in self._bounds.values():
+        for bounds in self.registry.all_bounds:
             if bounds.ttl_us is not None:
                 last = self._order.next_time(memory.now_us - bounds.ttl_us)
                 found += [] if last is None else [last + bounds.ttl_us + 1]
@@ -386,7 +263,7 @@ class Engine:
         found = [np.flatnonzero(self._changed[: len(self.key_codes)] > position).astype(np.int32)]
         if t_us < memory.now_us:
             found.append(keys[self._order.between(t_us, memory.now_us)])
-            for bounds in self._bounds.values():
+            for bounds in self.registry.all_bounds:
                 if bounds.ttl_us is not None:
                     first, last = t_us - bounds.ttl_us, memory.now_us - bounds.ttl_us
                 else:
@@ -411,44 +288,15 @@ class Engine:
     def read(self, key: str) -> list[Reading]:
         """The readings of one key, in the order of the aggregations."""
         code = self.key_codes.find(key)
-        return [self.reading(i, code) for i in range(len(self._readers))]
+        return [self.reading(i, code) for i in range(len(self.aggregations))]
 
     def read_many(self, keys: Sequence[str]) -> list[list[Reading]]:
         """The readings of several keys."""
         return [self.read(key) for key in keys]
 
     def reading(self, index: int, code: int | None) -> Reading:
-        """The reading of one aggregation for the key of a code; None is a key never seen."""
-        aggregation, reader, last, bounds = self._readers[index]
-        row = -1 if code is None else last.rows.item(code)
-        if row < 0 or code is None:
-            return self._judged(bounds, None, Status.NEVER_SEEN, None, self.memory.now_us)
-        last_us: int = self.memory.store.columns.times.item(row)
-        if aggregation.ttl_us is not None and self.memory.now_us - 1 - last_us >= aggregation.ttl_us:
-            return Reading(None, Status.EXPIRED, last_us)
-        lower = bounds.lower(code)
-        if last_us < lower:
-            return self._judged(bounds, None, Status.EMPTY_WINDOW, last_us, lower)
-        value = reader(code)
-        if value is None:
-            return self._judged(bounds, None, Status.NULL, last_us, lower)
-        limit = aggregation.limit
-        if limit and isinstance(value, (list, dict)) and len(value) > limit:
-            kept = value[-limit:] if isinstance(value, list) else dict(list(value.items())[-limit:])
-            return self._judged(bounds, kept, Status.TRUNCATED, last_us, lower)
-        return self._judged(bounds, value, Status.PRESENT, last_us, lower)
-
-    def _judged(self, bounds: Bounds, value: Value | None, status: Status, last_us: int | None, lower: int) -> Reading:
-        """The reading, marked when the log did not reach back to the start of the window."""
-        since = self.complete_since_us
-        if since is None:
-            return Reading(value, status, last_us)
-        lower = bounds.lower_us if bounds.ttl_us is None else lower
-        if lower >= since:
-            return Reading(value, status, last_us)
-        now = self.memory.now_us
-        covered = 0.0 if lower == MIN_US else max(0.0, (now - since) / (now - lower))
-        return Reading(value, Status.LEFT_TRUNCATED, last_us, covered)
+        """The reading of one aggregation, by its place, for the key of a code; None is a key never seen."""
+        return self._answers.reading(index, code)
 
     # Memory.
 
@@ -460,7 +308,7 @@ class Engine:
     @property
     def nbytes(self) -> int:
         """Memory held in arrays, in bytes; the texts of keys and terms are not counted."""
-        states = sum(array.nbytes for state in self.states for array in state.dump().values())
+        states = sum(array.nbytes for state in self.registry.states for array in state.dump().values())
         return self.memory.store.nbytes + self.memory.timelines.nbytes + self._order.nbytes + states
 
     def trim(self, before_us: int) -> int:
@@ -469,14 +317,14 @@ class Engine:
         Rows that a window may still lose or a lifetime refers to are kept, as are all when an aggregation has a ttl.
         Values do not change. Corrections of dropped events have no effect any more.
         """
-        if any(bounds.ttl_us is not None for bounds in self._bounds.values()):
+        if any(bounds.ttl_us is not None for bounds in self.registry.all_bounds):
             return 0
-        for bounds in self._bounds.values():
+        for bounds in self.registry.all_bounds:
             if not isinstance(bounds.window, Lifetime):
                 before_us = min(before_us, bounds.lower_us)
         store = self.memory.store
         kept = store.columns.times[: store.count] >= before_us
-        for state in self.states:
+        for state in self.registry.states:
             referenced = state.referenced()
             if referenced is not None:
                 kept[referenced[referenced >= 0]] = True
@@ -484,7 +332,7 @@ class Engine:
         if not dropped:
             return 0
         numbers = store.keep(kept)
-        for state in self.states:
+        for state in self.registry.states:
             state.renumber(numbers)
         self._restore_order()
         self._row_index = None
@@ -504,9 +352,9 @@ class Engine:
         arrays = {f"rows.{name}": array for name, array in self.memory.store.dump().items()}
         arrays |= {f"keys.{name}": array for name, array in self.key_codes.dump().items()}
         arrays |= {f"strings.{name}": array for name, array in self.memory.strings.dump().items()}
-        for i, state in enumerate(self.states):
+        for i, state in enumerate(self.registry.states):
             arrays |= {f"state{i}.{name}": array for name, array in state.dump().items()}
-        for i, bounds in enumerate(self._bounds.values()):
+        for i, bounds in enumerate(self.registry.all_bounds):
             arrays |= {f"bounds{i}.starts": bounds.session_starts, f"bounds{i}.lower": np.array([bounds.lower_us])}
         arrays["changed"] = self._changed
         arrays["counters"] = np.array([self.memory.now_us, self.skipped_terms], np.int64)
@@ -521,36 +369,12 @@ class Engine:
         self.memory.store.load(named("rows"))
         self.key_codes.load(named("keys"))
         self.memory.strings.load(named("strings"))
-        for i, state in enumerate(self.states):
+        for i, state in enumerate(self.registry.states):
             state.load(named(f"state{i}"))
-        for i, bounds in enumerate(self._bounds.values()):
+        for i, bounds in enumerate(self.registry.all_bounds):
             bounds.session_starts = np.array(arrays[f"bounds{i}.starts"])
             bounds.lower_us = int(arrays[f"bounds{i}.lower"].tolist()[0])
         self._changed = np.array(arrays["changed"])
         self.memory.now_us, self.skipped_terms = (int(value) for value in arrays["counters"].tolist())
         self._restore_order()
         self._reserve_keys()
-
-
-def _streams(aggregations: Sequence[Aggregation]) -> dict[Stream, int]:
-    """The streams of the aggregations, each with the number of its bit: their filters first."""
-    filters = [Stream(aggregation.filter) for aggregation in aggregations]
-    streams = [stream_of(aggregation) for aggregation in aggregations]
-    return {stream: i for i, stream in enumerate(dict.fromkeys([*filters, *streams]))}
-
-
-def _evaluate(
-    expression: Expression, batch: EventBatch, masks: dict[Expression, NDArray[np.bool_]]
-) -> NDArray[np.bool_]:
-    """Evaluates an expression, each part of a conjunction only once for all that share it."""
-    found = masks.get(expression)
-    if found is not None:
-        return found
-    if isinstance(expression, AllOf):
-        result = np.ones(batch.num_rows, np.bool_)
-        for part in expression.parts:
-            result &= _evaluate(part, batch, masks)
-    else:
-        result = expression.evaluate(batch)
-    masks[expression] = result
-    return result
