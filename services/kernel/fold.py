@@ -1,8 +1,8 @@
 """The fold: a project's log applied, record by record, to the state of its engines.
 
-A fold knows its position in the log and the instant t that its engines hold. It is a pure function of the log and of the
-instants given to it; it does no I/O and starts no threads. Its owner follows the log, calls `apply` for each batch and
-`advance` as time passes, and writes snapshots.
+A fold knows its position in the log and the instant t that its engines hold. It is a pure function of the log and of
+the instants given to it; it does no I/O and starts no threads. Its owner follows the log, calls `apply` for each batch
+and `advance` as time passes, and writes snapshots.
 """
 
 from typing import Literal
@@ -46,8 +46,8 @@ class Fold:
     def apply(self, first_position: int, last_position: int, batch: EventBatch | None) -> None:
         """Applies the records of these positions; those at or before the fold's own are passed over.
 
-        The batch may be None, when a filter by shard left nothing. Raises ValueError when a part that was applied cannot
-        be told from a part that was not (a batch filtered by shard that overlaps the position).
+        The batch may be None, when a filter by shard left nothing. Raises ValueError when a part that was applied
+        cannot be told from a part that was not (a batch filtered by shard that overlaps the position).
         """
         if last_position <= self.position:
             return

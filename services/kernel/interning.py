@@ -1,4 +1,4 @@
-"""Strings as dense integers: a hash table over the bytes of Arrow's string columns, so that no Python string is made."""
+"""Strings as dense integers: a hash table over the bytes of Arrow's columns, so that no Python string is made."""
 
 from typing import NamedTuple
 
@@ -114,7 +114,7 @@ def _matches(table: _Table, code: int, content: NDArray[np.uint8], first: int, l
     start = table.offsets[code]
     if table.offsets[code + 1] - start != last - first:
         return False
-    for i in range(last - first):
+    for i in range(last - first):  # noqa: SIM110 (compiled: no generators)
         if table.content[start + i] != content[first + i]:
             return False
     return True

@@ -6,8 +6,8 @@
     arrays    each one Zstandard-compressed
     32 bytes  SHA-256 of all before it
 
-A snapshot is written beside its place and moved there when it is complete and on disk. Reading checks everything before it
-believes anything; whatever is wrong is `SnapshotCorrupt`, and the caller goes on to an older one, or to the log.
+A snapshot is written beside its place and moved there when it is complete and on disk. Reading checks everything before
+it believes anything; whatever is wrong is `SnapshotCorrupt`, and the caller goes on to an older one, or to the log.
 """
 
 import contextlib

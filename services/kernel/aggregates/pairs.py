@@ -1,7 +1,7 @@
 """Pairs: a key with one of its terms, how often it was seen and when last.
 
-Each stream keeps its pairs in one hash table, each key's pairs in a list; each window counts the rows of each pair inside
-it. A pair that no window counts any more is given up.
+Each stream keeps its pairs in one hash table, each key's pairs in a list; each window counts the rows of each pair
+inside it. A pair that no window counts any more is given up.
 """
 
 from itertools import pairwise
