@@ -8,6 +8,7 @@ changes owner.
 import asyncio
 import time
 from collections.abc import Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
 
 from services.features.feed import Feed, Part, follow_steadily
@@ -45,8 +46,9 @@ class Backfill:
         attribute_key: str,
         aggregations: Sequence[Aggregation],
         max_bytes: int,
+        progress: Progress,
     ) -> None:
-        self.progress = Progress(started=time.monotonic())
+        self.progress = progress
         self._feed = feed
         self._project = project
         self._projection = projection
@@ -63,13 +65,11 @@ class Backfill:
 
     async def run(self) -> None:
         """Returns once the engine is in the projection. Raises PositionLostError."""
-        if self._projection.position == 0 and self._projection.head_position == 0:
-            self._projection.adopt(Engine(self._attribute_key, self._aggregations))
-            return
-        async for part in follow_steadily(self._feed, self._project, self, self._max_bytes):
-            self._prepare(part)
-            if await self._advance(part):
-                return
+        async with aclosing(follow_steadily(self._feed, self._project, self, self._max_bytes)) as parts:
+            async for part in parts:
+                self._prepare(part)
+                if await self._advance(part):
+                    return
 
     def _prepare(self, part: Part) -> None:
         if self._engine is None:

@@ -309,4 +309,4 @@ def _check_etag(given: str, present: str) -> None:
 
 def _bad_name(name: str, form: str) -> InvalidArgument:
     text = f"{name[:200]!r} is not a name of the form {form}"
-    return InvalidArgument(text, reason="NOT_FOUND", violations=(Violation("name", text),))
+    return InvalidArgument(text, reason="BAD_NAME", violations=(Violation("name", text, "BAD_NAME"),))

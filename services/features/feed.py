@@ -3,7 +3,8 @@
 import asyncio
 import logging
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -60,7 +61,7 @@ class Feed(Protocol):
 
     def follow(
         self, project: str, after_position: int, max_bytes: int, *, stop_at_head: bool = False
-    ) -> AsyncIterator[Part]:
+    ) -> AsyncGenerator[Part, None]:
         """The parts after a position, in order, without end unless `stop_at_head`.
 
         Raises FeedUnavailableError when the stream breaks, PositionLostError.
@@ -76,7 +77,7 @@ class IngestFeed:
 
     async def follow(
         self, project: str, after_position: int, max_bytes: int, *, stop_at_head: bool = False
-    ) -> AsyncIterator[Part]:
+    ) -> AsyncGenerator[Part, None]:
         """See Feed."""
         request = ingest_service_pb2.SubscribeRequest(
             consumer=CONSUMER, after_position=after_position, max_bytes=max_bytes, stop_at_head=stop_at_head
@@ -131,14 +132,15 @@ class Backoff:
         self._delay = min(2 * self._delay, MAX_DELAY_SECONDS)
 
 
-async def follow_steadily(feed: Feed, project: str, position: "Position", max_bytes: int) -> AsyncIterator[Part]:
+async def follow_steadily(feed: Feed, project: str, position: "Position", max_bytes: int) -> AsyncGenerator[Part, None]:
     """Follows a log without end, connecting again after a break where `position` stands then."""
     backoff = Backoff()
     while True:
         try:
-            async for part in feed.follow(project, position.position, max_bytes):
-                yield part
-                backoff.reset()
+            async with aclosing(feed.follow(project, position.position, max_bytes)) as parts:
+                async for part in parts:
+                    yield part
+                    backoff.reset()
             raise FeedUnavailableError("the log stream ended by itself")
         except FeedUnavailableError as error:
             await backoff.wait("cannot follow the log", project, error)

@@ -28,7 +28,7 @@ class Slot(NamedTuple):
     """Where an aggregation is computed."""
 
     engine: Engine
-    index: int
+    place: int
 
 
 class Projection:
@@ -42,9 +42,10 @@ class Projection:
         """Rises when engines come or go."""
         self.apply_seconds = 0.0
         """Time spent applying batches, in all."""
+        self.closed = False
         self._clock = clock
         self._waiters: set[tuple[int, asyncio.Future[None]]] = set()
-        self._listeners: dict[int, Listener] = {}
+        self._listeners: dict[object, Listener] = {}
 
     @property
     def position(self) -> int:
@@ -86,11 +87,25 @@ class Projection:
             for listener in list(self._listeners.values()):
                 listener(touched)
 
+    def announce(self) -> None:
+        """Tells those who watch that definitions or engines changed: they are called with nothing touched."""
+        for listener in list(self._listeners.values()):
+            listener({})
+
+    def close(self) -> None:
+        """Another projection takes its place: those who watch must go to that one."""
+        self.closed = True
+        self.announce()
+
     def listen(self, listener: Listener) -> Callable[[], None]:
         """Calls `listener` with the keys that change, until the function returned is called."""
-        token = id(listener)
+        token = object()
         self._listeners[token] = listener
-        return lambda: self._listeners.pop(token, None) and None
+
+        def stop() -> None:
+            self._listeners.pop(token, None)
+
+        return stop
 
     async def wait_for(self, position: int, timeout_seconds: float) -> None:
         """Returns once the position is applied; raises DeadlineExceeded after the timeout."""
@@ -131,6 +146,7 @@ class Projection:
         """Takes an engine in that has seen the same log up to the same position."""
         self.fold.attach(engine)
         self.revision += 1
+        self.announce()
 
     def release(self, needed: Iterable[AttributeGroup]) -> None:
         """Lets the engines go that none of the groups needs, with their state."""
@@ -139,3 +155,4 @@ class Projection:
             if not any((engine.attribute_key, each) in wanted for each in engine.aggregations):
                 self.fold.detach(engine)
                 self.revision += 1
+        self.announce()

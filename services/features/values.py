@@ -45,12 +45,13 @@ STATUSES: Mapping[str, Status] = {status.name: status for status in Status}
 def answer(attribute: Attribute, reading: Any) -> Answer:
     """The attribute's value from one reading of the kernel. The attribute must be valid."""
     status = STATUSES[reading.status.name]
+    fraction = reading.covered_fraction if status is Status.LEFT_TRUNCATED else 0.0
     if reading.value is None:
-        return Answer(attribute.default_value, status, reading.last_event_us, reading.covered_fraction)
+        return Answer(attribute.default_value, status, reading.last_event_us, fraction)
     value = converter(attribute)(reading.value)
     if value is None:
         return Answer(None, Status.OUT_OF_RANGE, reading.last_event_us)
-    return Answer(value, status, reading.last_event_us, reading.covered_fraction)
+    return Answer(value, status, reading.last_event_us, fraction)
 
 
 def converter(attribute: Attribute) -> Converter:
