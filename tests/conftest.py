@@ -1,10 +1,9 @@
 """Fixtures for all tests: a real PostgreSQL server, started once when a test first asks for it."""
 
-import itertools
 import shutil
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import psycopg
@@ -29,21 +28,10 @@ def postgres_server() -> Iterator[str]:
     shutil.rmtree(folder, ignore_errors=True)
 
 
-@pytest.fixture(scope="session")
-def make_postgres_database(postgres_server: str) -> Callable[[], str]:
-    """Makes an empty database and answers its URL, `postgresql+psycopg://…`."""
-    numbers = itertools.count(1)
-
-    def make() -> str:
-        name = f"test_{next(numbers)}"
-        with psycopg.connect(postgres_server, autocommit=True) as connection:
-            connection.execute(f"CREATE DATABASE {name}")
-        return postgres_server.replace("postgresql://", "postgresql+psycopg://").replace("/postgres?", f"/{name}?")
-
-    return make
-
-
 @pytest.fixture
-def postgres_url(make_postgres_database: Callable[[], str]) -> str:
-    """An empty PostgreSQL database for this test."""
-    return make_postgres_database()
+def postgres_url(postgres_server: str) -> str:
+    """The server's database, emptied for this test: `postgresql+psycopg://…`. (A new one takes 40 times as long.)"""
+    with psycopg.connect(postgres_server, autocommit=True, options="-c client_min_messages=warning") as connection:
+        connection.execute("DROP SCHEMA IF EXISTS public CASCADE")
+        connection.execute("CREATE SCHEMA public")
+    return postgres_server.replace("postgresql://", "postgresql+psycopg://")
