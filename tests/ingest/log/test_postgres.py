@@ -116,7 +116,7 @@ async def test_a_database_that_cannot_be_reached_is_unavailable() -> None:
 
 def cut(url: str) -> None:
     """Ends every other connection to the database."""
-    with psycopg.connect(url, autocommit=True) as connection:
+    with psycopg.connect(url.replace("+psycopg", ""), autocommit=True) as connection:
         connection.execute(
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
             "WHERE datname = current_database() AND pid <> pg_backend_pid()"
