@@ -61,8 +61,8 @@ class Suite:
             await suite.start()
             name, code = await suite.ended()
 
-    `ports` overrides ports by service name (0 takes a free one). `environ` is what the processes inherit; addresses, the
-    data folder and the key that services show each other are decided here.
+    `ports` overrides ports by service name (0 takes a free one). `environ` is what the processes inherit; addresses,
+    the data folder and the key that services show each other are decided here.
     """
 
     def __init__(

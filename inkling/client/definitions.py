@@ -56,10 +56,18 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Applied:
-    """One definition that the service has now, by its resource name; and whether it was published here."""
+    """One definition that the service has now, by its resource name.
+
+    `operation` names the publication of a group that was published here; it is empty otherwise.
+    """
 
     name: str
-    published: bool
+    operation: str = ""
+
+    @property
+    def published(self) -> bool:
+        """Whether it was published here."""
+        return bool(self.operation)
 
 
 class AsyncDefinitions:
@@ -112,10 +120,21 @@ class AsyncDefinitions:
         """
         request = definition_service_pb2.ImportDefinitionRequest(signals_json=to_json(definition), publish=publish)
         response = await self._transport.call(self._stub.ImportDefinition, request)
-        published = response.HasField("publication")
-        if published and wait:
+        if response.HasField("publication") and wait:
             await self._operations.wait(response.publication, timeout=timeout, on_progress=on_progress)
-        return Applied(response.name, published)
+        return Applied(response.name, response.publication.name)
+
+    async def wait(
+        self,
+        applied: Applied,
+        *,
+        timeout: timedelta | None = None,
+        on_progress: Callable[[Progress], None] | None = None,
+    ) -> None:
+        """Waits until what `apply` began without waiting is done; returns at once for what was not published."""
+        if applied.operation:
+            operation = await self._operations.get(applied.operation)
+            await self._operations.wait(operation, timeout=timeout, on_progress=on_progress)
 
     async def publish(
         self,

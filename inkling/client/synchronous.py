@@ -175,6 +175,7 @@ class Definitions(Face[AsyncDefinitions]):
 
     plan = blocking(AsyncDefinitions.plan)
     apply = blocking(AsyncDefinitions.apply)
+    wait = blocking(AsyncDefinitions.wait)
     publish = blocking(AsyncDefinitions.publish)
     export = blocking(AsyncDefinitions.export)
     get_group = blocking(AsyncDefinitions.get_group)

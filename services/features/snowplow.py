@@ -149,8 +149,9 @@ def read_header(path: Path) -> tuple[list[str], str]:
     with path.open("rb") as raw:
         zipped = raw.read(2) == b"\x1f\x8b"
     try:
-        with gzip.open(path) if zipped else path.open("rb") as file:
-            line = io.TextIOWrapper(file, "utf-8-sig", newline="").readline()
+        opened = gzip.open(path) if zipped else path.open("rb")  # noqa: SIM115
+        with io.TextIOWrapper(opened, "utf-8-sig") as file:
+            line = file.readline()
     except (OSError, EOFError, UnicodeDecodeError) as error:
         raise SnowplowFileError(f"cannot be read: {error}") from None
     delimiter = "\t" if "\t" in line else ","

@@ -1,0 +1,1 @@
+"""Real customers' attributes from real transactions, exactly, through the running services."""
