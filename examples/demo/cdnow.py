@@ -1,7 +1,7 @@
 """CDNOW: 69,659 transactions of the 23,570 customers who first bought in early 1997, until June 1998.
 
-Collected by Fader and Hardie (brucehardie.com); the file ships in the `lifetimes` package, from whose installed wheel it
-is read, without importing the package.
+Collected by Fader and Hardie (brucehardie.com). The file ships in the `lifetimes` package, from whose installed wheel
+it is read, without importing the package.
 """
 
 from collections import defaultdict
@@ -73,10 +73,9 @@ def read(path: Path) -> list[Purchase]:
             customer, day, discs, dollars = text.split()
             at = datetime(int(day[:4]), int(day[4:6]), int(day[6:]), tzinfo=UTC)
             purchases.append(Purchase(number, customer, at, int(discs), float(dollars)))
-    if len(purchases) != PURCHASES or len({each.customer for each in purchases}) != CUSTOMERS:
-        raise ValueError(
-            f"{path} holds {len(purchases):,} purchases, expected {PURCHASES:,} of {CUSTOMERS:,} customers"
-        )
+    customers = {each.customer for each in purchases}
+    if (len(purchases), len(customers)) != (PURCHASES, CUSTOMERS):
+        raise ValueError(f"{path} holds {len(purchases):,} purchases of {len(customers):,} customers: another file")
     return sorted(purchases, key=lambda purchase: purchase.order)
 
 

@@ -18,12 +18,12 @@ async def serve() -> None:
     async def swallow(request: bytes, context: object) -> bytes:
         return b""
 
-    handlers = {
+    methods: dict[str, grpc.RpcMethodHandler[bytes, bytes]] = {
         "Echo": grpc.unary_unary_rpc_method_handler(echo),
         "Swallow": grpc.unary_unary_rpc_method_handler(swallow),
     }
     server = grpc.aio.server(options=[("grpc.so_reuseport", 0), ("grpc.max_receive_message_length", 16 << 20)])
-    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("demo.Echo", handlers),))
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("demo.Echo", methods),))
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     print(port, flush=True)
