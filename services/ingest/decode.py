@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 from google.protobuf.message import DecodeError, Message
@@ -9,12 +10,29 @@ from numpy.typing import NDArray
 
 from inkling.ingest.v1.event_pb2 import Event
 from inkling.ingest.v1.ingest_service_pb2 import IngestRequest, IngestStreamRequest
-from services.ingest.scan import scan
-from services.ingest.scan_cells import FULL
-from services.ingest.tables import Count, Row, Scope, Segment, Symbol, Table, Tables, Type, allocate
+from services.ingest.compiled.scan import scan
+from services.ingest.compiled.scan_cells import FULL
+from services.ingest.compiled.tables import Count, Row, Scope, Segment, Symbol, Table, Tables, Type, allocate
 
 MAX_EVENTS = 10_000
 MAX_BYTES = 8 * 1024 * 1024
+
+
+class Part(NamedTuple):
+    """The bytes of one request: an IngestRequest, or an IngestStreamRequest when streamed."""
+
+    data: bytes
+    streamed: bool = False
+
+    @property
+    def message(self) -> type[IngestRequest | IngestStreamRequest]:
+        """What the bytes are."""
+        return IngestStreamRequest if self.streamed else IngestRequest
+
+    @property
+    def events_field(self) -> int:
+        """The number of the field that holds the events."""
+        return self.message.EVENTS_FIELD_NUMBER
 
 
 @dataclass(frozen=True)
@@ -50,10 +68,6 @@ class Scanned:
         starts = self.tables.segments[:, Segment.FIRST_ROW]
         last = segment + 1 == len(starts)
         return slice(int(starts[segment]), len(self.malformed_rows) if last else int(starts[segment + 1]))
-
-    def sequence(self, segment: int) -> int:
-        """The sequence of a stream's batch."""
-        return int(self.tables.segments[segment, Segment.SEQUENCE])
 
     def event_bytes(self, row: int) -> bytes:
         """One event as it was sent."""
@@ -99,47 +113,41 @@ class Decoder:
     def __init__(self, seed: int) -> None:
         self._seed = np.uint64(seed & 0xFFFFFFFFFFFFFFFF | 1)
 
-    def requests(self, parts: Sequence[bytes]) -> Scanned:
-        """Scans IngestRequests together; a malformed one leaves the others as they are."""
-        return self._judged(parts, IngestRequest, IngestRequest.EVENTS_FIELD_NUMBER)
-
-    def stream_request(self, part: bytes) -> Scanned:
-        """Scans one IngestStreamRequest."""
-        return self._judged([part], IngestStreamRequest, IngestStreamRequest.EVENTS_FIELD_NUMBER)
-
-    def _judged(self, parts: Sequence[bytes], message: type[Message], events_field: int) -> Scanned:
-        scanned = self._scan(parts, events_field)
+    def scan(self, parts: Sequence[Part]) -> Scanned:
+        """Scans requests together; a malformed one leaves the others as they are."""
+        scanned = self._scan(parts)
         strange = np.flatnonzero(scanned.tables.segments[:, Segment.STRANGE]).tolist()
         malformed: frozenset[int] = frozenset()
         if strange:
-            replaced = {segment: _canonical(parts[segment], message) for segment in strange}
-            malformed = frozenset(segment for segment, canonical in replaced.items() if canonical is None)
+            judged = {segment: _canonical(parts[segment].data, parts[segment].message) for segment in strange}
+            malformed = frozenset(segment for segment, canonical in judged.items() if canonical is None)
             parts = [
-                replaced.get(segment, part) or b"" if segment in replaced else part
+                part._replace(data=judged[segment] or b"") if segment in judged else part
                 for segment, part in enumerate(parts)
             ]
-            scanned = self._scan(parts, events_field)
+            scanned = self._scan(parts)
         rows = np.flatnonzero(scanned.events[:, Row.STRANGE]).tolist()
         if not rows:
             return Scanned(scanned.data, scanned.tables, malformed, scanned.malformed_rows)
         originals = {row: scanned.event_bytes(row) for row in rows}
-        judged = {row: _canonical(original, Event) for row, original in originals.items()}
-        again = self._scan(_with_replaced(scanned, judged, events_field), events_field)
+        canonicals = {row: _canonical(original, Event) for row, original in originals.items()}
+        again = self._scan(_with_replaced(scanned, parts, canonicals))
         is_malformed = again.events[:, Row.STRANGE] != 0
-        is_malformed[[row for row in rows if judged[row] is None]] = True
+        is_malformed[[row for row in rows if canonicals[row] is None]] = True
         return Scanned(again.data, again.tables, malformed, is_malformed, originals)
 
-    def _scan(self, parts: Sequence[bytes], events_field: int) -> Scanned:
-        raw = parts[0] if len(parts) == 1 else b"".join(parts)
-        ends = np.cumsum([len(part) for part in parts])
+    def _scan(self, parts: Sequence[Part]) -> Scanned:
+        raw = parts[0].data if len(parts) == 1 else b"".join(part.data for part in parts)
+        ends = np.cumsum([len(part.data) for part in parts])
         segments = np.zeros((len(parts), len(Segment)), np.int64)
         segments[:, Segment.END] = ends
         segments[1:, Segment.START] = ends[:-1]
+        segments[:, Segment.EVENTS_FIELD] = [part.events_field for part in parts]
         data = np.frombuffer(raw, np.uint8)
         room = {"events": 16 + len(raw) // 64, "cells": 64 + len(raw) // 24, "items": 64, "symbols": 512, "types": 64}
         while True:
             tables = allocate(segments, **room)
-            if scan(data, tables, events_field, MAX_EVENTS, self._seed) != FULL:
+            if scan(data, tables, MAX_EVENTS, self._seed) != FULL:
                 return Scanned(data, tables, frozenset(), np.zeros(int(tables.counts[Count.EVENTS]), np.bool_))
             used = dict(zip(("events", "cells", "items", "symbols", "types"), tables.counts.tolist(), strict=True))
             room = {name: size * 4 if used[name] == size else size for name, size in room.items()}
@@ -156,18 +164,14 @@ def _canonical(data: bytes, message: type[Message]) -> bytes | None:
     return parsed.SerializeToString()
 
 
-def _with_replaced(scanned: Scanned, judged: dict[int, bytes | None], events_field: int) -> list[bytes]:
+def _with_replaced(scanned: Scanned, parts: Sequence[Part], canonicals: dict[int, bytes | None]) -> list[Part]:
     """The requests with some events written anew (malformed ones: empty), so that every row keeps its number."""
-    parts = []
-    for segment in range(len(scanned.tables.segments)):
-        rows = scanned.rows_of(segment)
-        events = [
-            (judged[row] or b"") if row in judged else scanned.event_bytes(row) for row in range(rows.start, rows.stop)
-        ]
-        sequence = scanned.sequence(segment)
-        head = IngestStreamRequest(sequence=sequence).SerializeToString() if sequence else b""
-        parts.append(head + b"".join(_tagged(event, events_field) for event in events))
-    return parts
+    replaced = []
+    for segment, part in enumerate(parts):
+        rows = range(*scanned.rows_of(segment).indices(len(scanned.malformed_rows)))
+        events = ((canonicals[row] or b"") if row in canonicals else scanned.event_bytes(row) for row in rows)
+        replaced.append(part._replace(data=b"".join(_tagged(event, part.events_field) for event in events)))
+    return replaced
 
 
 def _tagged(event: bytes, events_field: int) -> bytes:

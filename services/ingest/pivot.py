@@ -6,9 +6,9 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from services.ingest.compiled.fill import Column, Fixed, Memory, fill_cells, fill_events, lay_out, measure
+from services.ingest.compiled.tables import KIND_LETTERS, Count, Kind, Row, Table
 from services.ingest.decode import Scanned
-from services.ingest.fill import Column, Fixed, Memory, fill_cells, fill_events, lay_out, measure
-from services.ingest.tables import KIND_LETTERS, Count, Kind, Row, Table
 from services.kernel.columns import FIXED_FIELDS, KIND_TYPES
 
 _INT8, _INT32, _INT64, _UINT64, _STRING = pa.int8(), pa.int32(), pa.int64(), pa.uint64(), pa.string()

@@ -7,10 +7,10 @@ judge that event and scans what it makes of it. So an event that is not marked m
 
 import numpy as np
 
-from services.ingest.jit import compiled, inlined
-from services.ingest.scan_cells import DONE, FULL, ODD, intern, scan_entry, scan_instant
-from services.ingest.tables import Count, Row, Scope, Segment, Symbol, Table, Tables, Type
-from services.ingest.wire import BYTES, VARINT, Bytes, hash_text, is_utf8, length, mix, signed, skip, varint
+from services.ingest.compiled.jit import compiled, inlined
+from services.ingest.compiled.scan_cells import DONE, FULL, ODD, intern, scan_entry, scan_instant
+from services.ingest.compiled.tables import Count, Row, Scope, Segment, Symbol, Table, Tables, Type
+from services.ingest.compiled.wire import BYTES, VARINT, Bytes, hash_text, is_utf8, length, mix, signed, skip, varint
 
 _PRIME = np.uint64(0x9E3779B97F4A7C15)
 
@@ -204,25 +204,20 @@ def scan_event(data: Bytes, p: int, end: int, t: Tables, seed: np.uint64, row: i
 
 
 @compiled
-def scan(data: Bytes, t: Tables, events_field: int, limit: int, seed: np.uint64) -> int:
-    """Reads every segment: messages whose events are the given field. FULL when a table is too small.
+def scan(data: Bytes, t: Tables, limit: int, seed: np.uint64) -> int:
+    """Reads every segment: DONE, or FULL when a table is too small.
 
     At most `limit` + 1 events of a segment are read.
     """
-    events_tag = np.uint64(8 * events_field | BYTES)
     for s in range(len(t.segments)):
         p, end = t.segments[s, Segment.START], t.segments[s, Segment.END]
         t.segments[s, Segment.FIRST_ROW] = t.counts[Count.EVENTS]
         t.segments[s, Segment.STRANGE] = 0
-        t.segments[s, Segment.SEQUENCE] = 0
+        events_tag = np.uint64(8 * t.segments[s, Segment.EVENTS_FIELD] | BYTES)
         while p >= 0 and p < end and t.counts[Count.EVENTS] - t.segments[s, Segment.FIRST_ROW] <= limit:
             tag, p = varint(data, p, end)
             if p < 0:
                 break
-            if tag == np.uint64(8 | VARINT):
-                value, p = varint(data, p, end)
-                t.segments[s, Segment.SEQUENCE] = signed(value)
-                continue
             if tag != events_tag:
                 p = skip(data, p, end, tag)
                 continue

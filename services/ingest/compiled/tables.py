@@ -23,8 +23,8 @@ class Segment(IntEnum):
     """Its first event; the next segment's first row is where they end."""
     STRANGE = 3
     """1 when the framing of its events must be judged by the protobuf library."""
-    SEQUENCE = 4
-    """The value of its field 1, if that is a number: the sequence of a stream's batch."""
+    EVENTS_FIELD = 4
+    """The number of the field that holds its events."""
 
 
 class Row(IntEnum):
