@@ -4,8 +4,9 @@ Everything is computed again from the whole log for every question, with nested 
 reader can check it against the document line by line. It shares nothing with the engine but the value objects that
 say what is asked. Where SEMANTICS leaves a choice, the choice is made here and marked *decided*:
 
-* *decided* an id counts once while its received time is less than the horizon after the first accepted one.
-  Corrections reach an id whatever its age. A deleted id stays deleted: also one deleted before it was ever added.
+* *decided* an id counts once while its received time is less than the horizon after the first accepted one. A
+  correction reaches an id whatever its age, and an id that was corrected is known for good: a deleted one stays
+  deleted, also one deleted before it was ever added.
 * *decided* a replacement is taken when its revision is higher than the present one; of equals the first in the log
   wins. Of an unknown id it is simply added.
 * *decided* relevant means: has the key, matches the filter, happened before ``t``. ``last_event_us`` is the latest of
@@ -64,6 +65,7 @@ class _Life:
 
     first_received_us: int
     event: EventRow | None  # None: deleted
+    corrected: bool = False
 
 
 def surviving(log: Sequence[EventRow], horizon_us: int) -> list[EventRow]:
@@ -72,19 +74,20 @@ def surviving(log: Sequence[EventRow], horizon_us: int) -> list[EventRow]:
     forgotten: list[_Life] = []
     for record in log:
         life = current.get(record.event_id)
+        if record.operation == ADD:
+            age_us = record.received_at_us - life.first_received_us if life else 0
+            if life and not life.corrected and age_us >= horizon_us:
+                forgotten.append(life)
+                life = None
+            current[record.event_id] = life or _Life(record.received_at_us, record)
+            continue
+        if life is None:
+            life = current[record.event_id] = _Life(record.received_at_us, record)
         if record.operation == DELETE:
-            if life is None:
-                current[record.event_id] = _Life(record.received_at_us, None)
-            else:
-                life.event = None
-        elif record.operation == REPLACE and life is not None:
-            if life.event is not None and record.revision > life.event.revision:
-                life.event = record
-        elif life is None:
-            current[record.event_id] = _Life(record.received_at_us, record)
-        elif record.received_at_us - life.first_received_us >= horizon_us:
-            forgotten.append(life)
-            current[record.event_id] = _Life(record.received_at_us, record)
+            life.event = None
+        elif life.event is not None and record.revision > life.event.revision:
+            life.event = record
+        life.corrected = True
     return [life.event for life in [*forgotten, *current.values()] if life.event is not None]
 
 

@@ -1,102 +1,20 @@
 """The incremental engine is worth exactly what the reference says: bit for bit, after any history, at any instant."""
 
-import struct
-import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from itertools import pairwise
-from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.kernel import snapshots
 from services.kernel.aggregations import Aggregation, Function, TermType
-from services.kernel.building import EventRow, build_batch
-from services.kernel.columns import EventBatch
-from services.kernel.engine import Engine, Reading
+from services.kernel.building import EventRow
 from services.kernel.expressions import Everything
-from services.kernel.fold import Fold
 from services.kernel.windows import Rolling
 
-from . import reference
-from .reference import ADD, Truth
-from .strategies import (
-    DOUBLES,
-    HORIZON_US,
-    KEY,
-    KEY_VALUES,
-    RECEIVED_US,
-    START_US,
-    X,
-    aggregations,
-    edges,
-    events,
-    logs,
-    times,
-)
-
-STRANGER = "nobody"
-
-
-def exactly(value: object) -> object:
-    """A value as something that is equal only to the very same value: types and bits included."""
-    if isinstance(value, float):
-        return "double", struct.pack("<d", value)
-    if isinstance(value, list):
-        return "list", tuple(exactly(item) for item in value)
-    if isinstance(value, dict):
-        return "counts", frozenset((exactly(item), count) for item, count in value.items())
-    return type(value).__name__, value
-
-
-def comparable(reading: Reading | Truth) -> tuple[object, str, int | None]:
-    """A reading in the form in which two of them are compared."""
-    status = reading.status if isinstance(reading, Truth) else reading.status.name
-    return exactly(reading.value), status, reading.last_event_us
-
-
-@dataclass
-class Evaluator:
-    """A fold with one engine, and the log it has been given."""
-
-    definitions: Sequence[Aggregation]
-    fold: Fold = field(default_factory=lambda: Fold("manual", HORIZON_US))
-    log: list[EventRow] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        self.fold.advance_exactly(RECEIVED_US)
-        self.fold.attach(Engine(KEY, tuple(self.definitions)))
-
-    def apply(self, records: Sequence[EventRow]) -> None:
-        """Applies records as one batch."""
-        if records:
-            first = len(self.log) + 1
-            self.log += records
-            self.fold.apply(first, len(self.log), EventBatch(build_batch(records)))
-
-    def restart(self) -> None:
-        """Goes on from a snapshot, as after a crash."""
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / "snapshot"
-            snapshots.write(self.fold, path)
-            self.fold = snapshots.read(path)
-
-    def read(self, key_value: str, t_us: int) -> list[Reading]:
-        """The engine's answer at an instant."""
-        self.fold.advance_exactly(t_us)
-        assert self.fold.as_of_us == t_us
-        (engine,) = self.fold.engines
-        return list(engine.read(key_value))
-
-    def check(self, t_us: int) -> None:
-        """Holds every key's values at an instant against the reference."""
-        for key_value in (*KEY_VALUES, STRANGER):
-            expected = reference.profile(self.log, KEY, key_value, self.definitions, t_us, HORIZON_US)
-            found = self.read(key_value, t_us)
-            for definition, truth, reading in zip(self.definitions, expected, found, strict=True):
-                assert comparable(reading) == comparable(truth), (definition, key_value, t_us)
+from .evaluator import Evaluator, comparable
+from .strategies import DOUBLES, KEY, KEY_VALUES, RECEIVED_US, START_US, X, aggregations, edges, events, logs, times
 
 
 @given(definitions=st.lists(aggregations(), min_size=1, max_size=5), log=logs(), data=st.data())
@@ -188,6 +106,6 @@ def test_how_the_log_is_cut_into_batches_does_not_matter(
 def test_an_event_of_the_future_counts_when_its_time_has_come() -> None:
     counter = Aggregation(Function.COUNTER, Everything())
     evaluator = Evaluator([counter])
-    evaluator.apply([EventRow("1", "e", START_US + 100, RECEIVED_US, {KEY: "ada"}, operation=ADD)])
+    evaluator.apply([EventRow("1", "e", START_US + 100, RECEIVED_US, {KEY: "ada"})])
     assert evaluator.read("ada", START_US + 100)[0].value is None
     assert evaluator.read("ada", START_US + 101)[0].value == 1

@@ -177,6 +177,16 @@ def test_an_id_counts_once_within_the_horizon_and_the_first_wins() -> None:
     assert read(log, over(Function.SUM, TermType.INTEGER), 5).value == 5
 
 
+def test_a_correction_reaches_an_event_of_any_age_and_is_known_for_good() -> None:
+    total = over(Function.SUM, TermType.INTEGER)
+    add = event("a", 1, 1, received_at_us=0)
+    replacement = event("a", 1, 2, received_at_us=5 * HORIZON, operation=REPLACE, revision=1)
+    deletion = event("a", 1, received_at_us=10 * HORIZON, operation=DELETE)
+    late = event("a", 1, 4, received_at_us=20 * HORIZON)
+    assert read([add, replacement, late], total, 20).value == 2
+    assert read([add, deletion, late], total, 20).value is None
+
+
 def test_corrections_act_as_if_the_event_had_always_been_so() -> None:
     total = over(Function.SUM, TermType.INTEGER)
     add, replacement = event("a", 1, 1), event("a", 9, 2, operation=REPLACE, revision=1)
