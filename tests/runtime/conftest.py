@@ -1,5 +1,6 @@
 """Databases of both kinds, and a server of every kind of method."""
 
+import socket
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -41,3 +42,11 @@ async def keys(tmp_path: Path, clock: ManualClock) -> AsyncIterator[KeyStore]:
     """An empty key store with a service key, on SQLite."""
     async with Database.open(f"sqlite:///{tmp_path / 'auth.db'}", KEYS) as opened:
         yield KeyStore(opened, service_key="s" * 40, clock=clock)
+
+
+@pytest.fixture
+def unused_port() -> int:
+    """A port that was free a moment ago."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

@@ -16,6 +16,7 @@ from services.runtime.server import Service
 
 NAME = "test.v1.EchoService"
 READ = frozenset({Role.READ})
+SECRET = 42
 Context = grpc.aio.ServicerContext[Any, Any]
 
 
@@ -33,11 +34,11 @@ class EchoServicer:
     async def echo(self, request: StringValue, context: Context) -> StringValue:
         match request.value:
             case "secret failure":
-                raise ValueError("the secret is 42")
+                raise ValueError(f"the secret is {SECRET}")
             case "panic":
-                raise PanicException("the secret is 42")
+                raise PanicException(f"the secret is {SECRET}")
             case "internal":
-                raise errors.Internal("the secret is 42")
+                raise errors.Internal(f"the secret is {SECRET}")
             case "missing":
                 raise errors.NotFound("no such thing", reason="NO_SUCH_THING", metadata={"thing": "a"})
             case "violations":
@@ -69,7 +70,7 @@ class EchoServicer:
                 if character == "!":
                     raise errors.OutOfRange("an exclamation mark")
                 if character == "?":
-                    raise ValueError("the secret is 42")
+                    raise ValueError(f"the secret is {SECRET}")
                 yield StringValue(value=character)
         finally:
             self.generator_closed.set()
