@@ -113,7 +113,7 @@ class Deduplicator:
         if (self._used + rows) * 5 <= capacity * 3:
             return
         oldest = max(int(self._newest) - self.horizon_us, int(_EMPTY))
-        live = self._table.received > oldest
+        live = (self._table.received > oldest) | (self._table.revision != 0)
         needed = int(live.sum()) + rows
         while needed * 5 > capacity * 2:
             capacity *= 2
@@ -171,26 +171,28 @@ def _resolve(
         h1, h2 = hash128(content, offsets[i], offsets[i + 1])
         hashes[i] = h1
         slot = _slot(table, h1, h2)
-        deletes = operation[i] == 2
-        if table.received[slot] == _EMPTY or received[i] - table.received[slot] >= horizon:
-            # Unknown, or known too long ago: a deletion of nothing still keeps the id from being added late.
-            if table.received[slot] == _EMPTY:
-                added += 1
-            actions[i] = IGNORED if deletes else ADDED
-        elif operation[i] == 0 or revision[i] <= table.revision[slot] or table.revision[slot] == _DELETED:
-            if not deletes or table.revision[slot] == _DELETED:
+        known = table.received[slot] != _EMPTY
+        current = table.revision[slot] if known else np.int32(0)
+        if operation[i] == 0:
+            # What was corrected is remembered for good, other ids for the horizon.
+            if known and (current != 0 or received[i] - table.received[slot] < horizon):
                 duplicates += 1
-                if operation[i] == 0 and fingerprint[i] != table.fingerprint[slot] and table.revision[slot] == 0:
+                if current == 0 and fingerprint[i] != table.fingerprint[slot]:
                     conflicts += 1
                 continue
-            actions[i] = RETRACTED
+            actions[i] = ADDED
+        elif current == _DELETED or (operation[i] == 1 and revision[i] <= current):
+            duplicates += 1
+            continue
         else:
-            actions[i] = RETRACTED if deletes else REPLACED
+            actions[i] = REPLACED if operation[i] == 1 else RETRACTED
+        if not known:
+            added += 1
         table.hash1[slot] = h1
         table.hash2[slot] = h2
         table.received[slot] = received[i]
         table.fingerprint[slot] = fingerprint[i]
-        table.revision[slot] = _DELETED if deletes else revision[i]
+        table.revision[slot] = _DELETED if operation[i] == 2 else revision[i]
     return added, duplicates, conflicts
 
 
