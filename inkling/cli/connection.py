@@ -8,8 +8,8 @@ from typing import Annotated
 
 import typer
 
-from inkling.client import AsyncClient, Client
-from inkling.client.asynchronous import FEATURES_ADDRESS, INGEST_ADDRESS
+from inkling.client import Client, RetryPolicy
+from inkling.client.asynchronous import usual_address
 
 DATA_DIR = Path(".data")
 FILE_NAME = "client.json"
@@ -46,19 +46,16 @@ class Connection:
         written = read_addresses(self.options.data_dir)
         return Addresses(
             api_key=self.options.api_key or (written.api_key if written else ""),
-            ingest=self.options.ingest or (written.ingest if written else INGEST_ADDRESS),
-            features=self.options.features or (written.features if written else FEATURES_ADDRESS),
+            ingest=self.options.ingest or (written.ingest if written else usual_address("ingest")),
+            features=self.options.features or (written.features if written else usual_address("features")),
         )
 
     def client(self) -> Client:
         """A client, to be used in `with`."""
         found = self.addresses
-        return Client(api_key=found.api_key, ingest=found.ingest, features=found.features)
-
-    def async_client(self) -> AsyncClient:
-        """An asynchronous client, to be used in `async with`."""
-        found = self.addresses
-        return AsyncClient(api_key=found.api_key, ingest=found.ingest, features=found.features)
+        # A person waits: a service that is not there is told within a second.
+        retry = RetryPolicy(attempts=4)
+        return Client(api_key=found.api_key, ingest=found.ingest, features=found.features, retry=retry)
 
 
 def of(context: typer.Context) -> Connection:
@@ -90,12 +87,18 @@ def write_addresses(data_dir: Path, addresses: Addresses) -> Path:
 ApiKey = Annotated[str | None, typer.Option(envvar="INKLING_API_KEY", help="The API key.", show_default=False)]
 IngestAddress = Annotated[
     str | None,
-    typer.Option("--ingest", envvar="INKLING_ADDRESS_INGEST", help=f"Where ingest is. [default: {INGEST_ADDRESS}]"),
+    typer.Option(
+        "--ingest",
+        envvar="INKLING_ADDRESS_INGEST",
+        help=f"Where ingest is. [default: {usual_address('ingest')}]",
+    ),
 ]
 FeaturesAddress = Annotated[
     str | None,
     typer.Option(
-        "--features", envvar="INKLING_ADDRESS_FEATURES", help=f"Where features is. [default: {FEATURES_ADDRESS}]"
+        "--features",
+        envvar="INKLING_ADDRESS_FEATURES",
+        help=f"Where features is. [default: {usual_address('features')}]",
     ),
 ]
 DataDir = Annotated[

@@ -16,6 +16,8 @@ from typing import IO, Self
 
 import grpc
 
+from inkling.client.asynchronous import PORTS
+
 HEALTH_METHOD = "/grpc.health.v1.Health/Check"
 SERVING = b"\x08\x01"
 """A HealthCheckResponse that says SERVING."""
@@ -27,16 +29,12 @@ class SuiteError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class ServiceSpec:
-    """One service: its module, its port, and the services whose addresses it is told."""
+    """One service: its port, what `python -m` runs, and the services whose addresses it is told."""
 
     name: str
     port: int
+    module: str
     needs: tuple[str, ...] = ()
-
-    @property
-    def module(self) -> str:
-        """What `python -m` runs."""
-        return f"services.{self.name}"
 
     @property
     def prefix(self) -> str:
@@ -45,8 +43,8 @@ class ServiceSpec:
 
 
 SERVICES = (
-    ServiceSpec("ingest", 7001),
-    ServiceSpec("features", 7002, needs=("ingest",)),
+    ServiceSpec("ingest", PORTS["ingest"], "services.ingest"),
+    ServiceSpec("features", PORTS["features"], "services.features", needs=("ingest",)),
 )
 """The services, each after those that it needs."""
 

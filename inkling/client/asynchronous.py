@@ -12,33 +12,36 @@ from inkling.client.definitions import Applied, AsyncDefinitions
 from inkling.client.events import AsyncEvents
 from inkling.client.profiles import AsyncProfiles
 from inkling.client.project import AsyncProject
-from inkling.client.transport import RetryPolicy, TlsFiles, Transport
+from inkling.client.transport import RetryPolicy, ServiceName, TlsFiles, Transport
 from inkling.definitions import Definition, StreamAttributeGroup
 from inkling.errors import InvalidArgument, Violation
 from inkling.values import AttributeValue
 
-INGEST_ADDRESS = "127.0.0.1:7001"
-FEATURES_ADDRESS = "127.0.0.1:7002"
+HOST = "127.0.0.1"
+PORTS: dict[ServiceName, int] = {"ingest": 7001, "features": 7002}
 
 
 class AsyncClient:
     """Speaks to the services of Inkling, as one project: the one that the API key belongs to.
 
-        async with AsyncClient(api_key=...) as client:
+        async with AsyncClient("127.0.0.1", api_key=...) as client:
             await client.events.send(CustomerEvent(name="purchase", occurred_at=..., keys={"user_id": "4711"}))
             written = await client.events.flush()
             profile = await client.profiles.get("4711", service="shop", min_position=written.position)
 
-    `timeout` bounds each call with its retries, unless a call says otherwise; streams have no deadline of their own.
-    All errors are `inkling.errors.InklingError`. One client serves any number of tasks of one event loop.
+    The services are looked for on their usual ports of `host`; `ingest` and `features` are whole addresses, for when
+    they are elsewhere. `timeout` bounds each call with its retries, unless a call says otherwise; streams have no
+    deadline of their own. All errors are `inkling.errors.InklingError`. One client serves any number of tasks of one
+    event loop.
     """
 
     def __init__(
         self,
+        host: str = HOST,
         *,
         api_key: str = "",
-        ingest: str = INGEST_ADDRESS,
-        features: str = FEATURES_ADDRESS,
+        ingest: str = "",
+        features: str = "",
         timeout: timedelta = timedelta(seconds=30),
         retry: RetryPolicy = RetryPolicy(),  # noqa: B008  (frozen)
         compression: Literal["gzip"] | None = None,
@@ -46,7 +49,10 @@ class AsyncClient:
         batching: BatchOptions = BatchOptions(),  # noqa: B008  (frozen)
     ) -> None:
         self._transport = Transport(
-            {"ingest": ingest, "features": features},
+            {
+                "ingest": ingest or usual_address("ingest", host),
+                "features": features or usual_address("features", host),
+            },
             api_key=api_key,
             timeout=timeout,
             retry=retry,
@@ -119,3 +125,8 @@ class AsyncClient:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self.close()
+
+
+def usual_address(service: ServiceName, host: str = HOST) -> str:
+    """Where a service listens on a host unless it is told otherwise."""
+    return f"{host}:{PORTS[service]}"

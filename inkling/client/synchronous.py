@@ -12,7 +12,7 @@ from datetime import timedelta
 from types import TracebackType
 from typing import Any, Concatenate, Generic, Literal, ParamSpec, Self, TypeVar, overload
 
-from inkling.client.asynchronous import FEATURES_ADDRESS, INGEST_ADDRESS, AsyncClient
+from inkling.client.asynchronous import HOST, AsyncClient
 from inkling.client.batching import BatchOptions
 from inkling.client.collections import AsyncCollections
 from inkling.client.dead_letters import AsyncDeadLetters
@@ -197,16 +197,17 @@ class Profiles(Face[AsyncProfiles]):
 class Client(Face[AsyncClient]):
     """The client for scripts: the same as `AsyncClient`, without `await`. Safe to use from several threads.
 
-    with Client(api_key=...) as client:
+    with Client("127.0.0.1", api_key=...) as client:
         print(client.profiles.get("4711", service="shop").values)
     """
 
     def __init__(
         self,
+        host: str = HOST,
         *,
         api_key: str = "",
-        ingest: str = INGEST_ADDRESS,
-        features: str = FEATURES_ADDRESS,
+        ingest: str = "",
+        features: str = "",
         timeout: timedelta = timedelta(seconds=30),
         retry: RetryPolicy = RetryPolicy(),  # noqa: B008  (frozen)
         compression: Literal["gzip"] | None = None,
@@ -214,6 +215,7 @@ class Client(Face[AsyncClient]):
         batching: BatchOptions = BatchOptions(),  # noqa: B008  (frozen)
     ) -> None:
         client = AsyncClient(
+            host,
             api_key=api_key,
             ingest=ingest,
             features=features,

@@ -1,6 +1,8 @@
 """A server with injected failures, and clients of it."""
 
-from collections.abc import AsyncIterator, Callable
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -43,3 +45,17 @@ def make_event() -> Callable[[int], CustomerEvent]:
         )
 
     return make
+
+
+@pytest.fixture
+def threaded_address(store: Store) -> Iterator[str]:
+    """The server on a loop of its own, for tests that run none."""
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever)
+    thread.start()
+    context = serving(store)
+    yield asyncio.run_coroutine_threadsafe(context.__aenter__(), loop).result()
+    asyncio.run_coroutine_threadsafe(context.__aexit__(None, None, None), loop).result()
+    loop.call_soon_threadsafe(loop.stop)
+    thread.join()
+    loop.close()

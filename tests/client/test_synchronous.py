@@ -1,12 +1,9 @@
 """The synchronous face is the asynchronous one, run elsewhere."""
 
-import asyncio
 import inspect
 import subprocess
 import sys
 import textwrap
-import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,25 +11,11 @@ import pytest
 from inkling import AsyncClient, Client, CustomerEvent
 from inkling.client import synchronous
 from inkling.errors import ClientClosed
-from tests.client.servers import Store, serving
+from tests.client.servers import Store
 
 
-@pytest.fixture
-def address(store: Store) -> Iterator[str]:
-    """The server on a loop of its own: these tests run none."""
-    loop = asyncio.new_event_loop()
-    thread = threading.Thread(target=loop.run_forever)
-    thread.start()
-    context = serving(store)
-    yield asyncio.run_coroutine_threadsafe(context.__aenter__(), loop).result()
-    asyncio.run_coroutine_threadsafe(context.__aexit__(None, None, None), loop).result()
-    loop.call_soon_threadsafe(loop.stop)
-    thread.join()
-    loop.close()
-
-
-def test_a_script_sends_reads_and_watches(address: str, store: Store, make_event) -> None:
-    with Client(ingest=address, features=address) as client:
+def test_a_script_sends_reads_and_watches(threaded_address: str, store: Store, make_event) -> None:
+    with Client(ingest=threaded_address, features=threaded_address) as client:
         delivery = client.events.send(make_event(1))
         assert client.events.flush().accepted == 1
         assert delivery.result(1).event_id == "event-1"
@@ -103,10 +86,10 @@ def test_signatures_and_types_carry_over(tmp_path: Path) -> None:
     assert checked.returncode == 0, checked.stdout
 
 
-def test_an_interrupt_cancels_the_call(address: str, store: Store, make_event, monkeypatch) -> None:
+def test_an_interrupt_cancels_the_call(threaded_address: str, store: Store, make_event, monkeypatch) -> None:
     import concurrent.futures
 
-    with Client(ingest=address) as client:
+    with Client(ingest=threaded_address) as client:
 
         def interrupted(self: object, timeout: float | None = None) -> None:
             raise KeyboardInterrupt
