@@ -80,10 +80,19 @@ CALL_RULES: Mapping[str, Mapping[str, CallRule]] = {
 }
 
 
-def service_config(health_service: str = "") -> str:
+def timeout_seconds(full_method: str) -> float | None:
+    """The timeout of `/inkling.ingest.v1.IngestService/Ingest`; None for streams without end and unknown methods."""
+    service, _, method = full_method.lstrip("/").rpartition("/")
+    rule = CALL_RULES.get(service, {}).get(method)
+    return None if rule is None else rule.timeout_seconds
+
+
+def service_config(health_service: str = "", *, timeouts: bool = True) -> str:
     """The gRPC service config: timeouts, retries, round robin over all addresses; JSON.
 
-    With `health_service`, addresses that do not say SERVING for that name get no calls.
+    With `health_service`, addresses that do not say SERVING for that name get no calls. Python's own channels leave
+    the timeouts out and give each call its timeout: gRPC for C and Python ends calls up to a second before a timeout
+    that comes from the config, and does not tell the server of it (grpc/grpc issues 34547 and 40633).
     """
     groups: dict[CallRule, list[dict[str, str]]] = {}
     for service, methods in CALL_RULES.items():
@@ -91,16 +100,16 @@ def service_config(health_service: str = "") -> str:
             groups.setdefault(rule, []).append({"service": service, "method": method})
     config: dict[str, object] = {
         "loadBalancingConfig": [{"round_robin": {}}],
-        "methodConfig": [{"name": names, **_method_config(rule)} for rule, names in groups.items()],
+        "methodConfig": [{"name": names, **_method_config(rule, timeouts)} for rule, names in groups.items()],
     }
     if health_service:
         config["healthCheckConfig"] = {"serviceName": health_service}
     return json.dumps(config, indent=2)
 
 
-def _method_config(rule: CallRule) -> dict[str, object]:
+def _method_config(rule: CallRule, timeouts: bool) -> dict[str, object]:
     config: dict[str, object] = {}
-    if rule.timeout_seconds is not None:
+    if timeouts and rule.timeout_seconds is not None:
         config["timeout"] = f"{rule.timeout_seconds:g}s"
     if rule.idempotent:
         config["retryPolicy"] = {

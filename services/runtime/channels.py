@@ -1,4 +1,4 @@
-"""Channels to other services: one service config with a timeout for every method, credentials on every call.
+"""Channels to other services: a timeout for every method and retries from one table, credentials on every call.
 
 What belongs to the call that is being answered goes along: its request id, its trace, and what is left of its
 deadline. So work that nobody waits for any more stops everywhere.
@@ -12,7 +12,7 @@ import grpc
 import grpc.aio
 
 from services.runtime import tls
-from services.runtime.call_rules import service_config
+from services.runtime.call_rules import service_config, timeout_seconds
 from services.runtime.calls import current_call
 from services.runtime.settings import MEBIBYTE
 
@@ -38,7 +38,7 @@ def open_channel(
     the connection is TLS, with a certificate and its key mutual TLS.
     """
     options: list[tuple[str, Any]] = [
-        ("grpc.service_config", service_config(health_service)),
+        ("grpc.service_config", service_config(health_service, timeouts=False)),
         ("grpc.max_receive_message_length", max_receive_bytes),
         ("grpc.max_send_message_length", max_send_bytes),
         ("grpc.keepalive_time_ms", 30_000),
@@ -90,24 +90,25 @@ class _Channel(grpc.aio.Channel):
     async def channel_ready(self) -> None:
         await self._channel.channel_ready()
 
-    def unary_unary(self, *arguments: Any, **options: Any) -> Any:
-        return self._outgoing(self._channel.unary_unary(*arguments, **options))
+    def unary_unary(self, method: str, *arguments: Any, **options: Any) -> Any:
+        return self._outgoing(method, self._channel.unary_unary(method, *arguments, **options))
 
-    def unary_stream(self, *arguments: Any, **options: Any) -> Any:
-        return self._outgoing(self._channel.unary_stream(*arguments, **options))
+    def unary_stream(self, method: str, *arguments: Any, **options: Any) -> Any:
+        return self._outgoing(method, self._channel.unary_stream(method, *arguments, **options))
 
-    def stream_unary(self, *arguments: Any, **options: Any) -> Any:
-        return self._outgoing(self._channel.stream_unary(*arguments, **options))
+    def stream_unary(self, method: str, *arguments: Any, **options: Any) -> Any:
+        return self._outgoing(method, self._channel.stream_unary(method, *arguments, **options))
 
-    def stream_stream(self, *arguments: Any, **options: Any) -> Any:
-        return self._outgoing(self._channel.stream_stream(*arguments, **options))
+    def stream_stream(self, method: str, *arguments: Any, **options: Any) -> Any:
+        return self._outgoing(method, self._channel.stream_stream(method, *arguments, **options))
 
-    def _outgoing(self, call: Callable[..., Any]) -> Callable[..., Any]:
+    def _outgoing(self, method: str, call: Callable[..., Any]) -> Callable[..., Any]:
         fixed = self._metadata
+        default_timeout = timeout_seconds(method)
 
         def outgoing(
             *request: Any,
-            timeout: float | None = None,
+            timeout: float | None = default_timeout,
             metadata: Iterable[tuple[str, str | bytes]] | Mapping[str, str | bytes] | None = None,
             **options: Any,
         ) -> Any:
