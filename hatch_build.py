@@ -7,16 +7,9 @@ from typing import Any
 
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
-PATTERNS = (
-    "inkling/*/v1/*_pb2.py",
-    "inkling/*/v1/*_pb2.pyi",
-    "inkling/*/v1/*_pb2_grpc.py",
-    "inkling/*/v1/*_pb2_grpc.pyi",
-)
-
 
 class StubsHook(BuildHookInterface[Any]):
-    """Runs `tools/protos.py` and adds what it wrote, which git ignores, to the wheel."""
+    """Runs `tools/protos.py`; what it writes, which git ignores, is among the artifacts in pyproject.toml."""
 
     PLUGIN_NAME = "custom"
 
@@ -27,7 +20,6 @@ class StubsHook(BuildHookInterface[Any]):
         root = Path(self.root)
         if (root / "protos").is_dir():
             load(root / "tools" / "protos.py").generate(root)
-        build_data["artifacts"] += PATTERNS
 
 
 def load(path: Path) -> ModuleType:
