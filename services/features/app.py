@@ -2,14 +2,17 @@
 
 import socket
 import sys
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
 
+import grpc.aio
 from prometheus_client import CollectorRegistry
 
 from inkling.features.v1 import definition_service_pb2, profile_service_pb2
 from inkling.features.v1.definition_service_pb2_grpc import add_DefinitionServiceServicer_to_server
 from services.features import servicer_definitions, servicer_profiles
-from services.features.feed import IngestFeed
+from services.features.feed import Feed, IngestFeed
 from services.features.importing import Importer
 from services.features.metrics import ProjectMetrics
 from services.features.plan_answer import PlanAnswerer
@@ -34,49 +37,53 @@ DOMAIN = "features.inkling"
 _SWITCH_SECONDS = 0.0005
 
 
-async def main(settings: FeaturesSettings, clock: Clock | None = None) -> None:
+@dataclass(frozen=True)
+class App:
+    """Everything that is open."""
+
+    services: tuple[Service, ...]
+    projects: Projects
+    registry: CollectorRegistry
+
+
+async def main(settings: FeaturesSettings) -> None:
     """Serves until told to stop."""
-    clock = clock or SystemClock()
     sys.setswitchinterval(_SWITCH_SECONDS)
-    async with AsyncExitStack() as stack:
-        database = await stack.enter_async_context(
-            Database.open(settings.database_url, (operations.MIGRATIONS, MIGRATIONS))
-        )
-        channel = await stack.enter_async_context(
-            open_channel(settings.ingest_target, key=settings.service_key, ca_file=settings.ingest_ca_file)
-        )
+    async with (
+        open_channel(settings.ingest_target, key=settings.service_key, ca_file=settings.ingest_ca_file) as channel,
+        open_app(settings, IngestFeed(channel), SystemClock()) as app,
+    ):
+        await serve(settings, app.services, ready=app.projects.wait_ready(), registry=app.registry)
+
+
+@asynccontextmanager
+async def open_app(settings: FeaturesSettings, feed: Feed, clock: Clock) -> AsyncIterator[App]:
+    """Opens the database and the projects; what is published is followed from here on."""
+    owner = f"features@{socket.gethostname()}"
+    async with Database.open(settings.database_url, (operations.MIGRATIONS, MIGRATIONS)) as database:
         blobs = FolderBlobStore(settings.data_dir / "blobs")
         tokens = PageTokens.open(settings.paging_secret, settings.data_dir)
-        projects = Projects(DefinitionStore(database), IngestFeed(channel), blobs, settings, clock)
+        projects = Projects(DefinitionStore(database), feed, blobs, settings, clock)
         publisher = Publisher(projects, clock)
-        runner = await stack.enter_async_context(
-            OperationRunner.open(
-                database,
-                owner=f"features@{socket.gethostname()}",
-                domain=DOMAIN,
-                resumers={KIND: publisher.resume},
-                clock=clock,
-            )
-        )
-        await stack.enter_async_context(projects.open())
-        definitions = DefinitionServicer(
-            projects, publisher, runner, Importer(), PlanAnswerer(projects, settings, clock), tokens
-        )
-        registry = CollectorRegistry()
-        registry.register(ProjectMetrics(projects, clock))
-        service = _service(definitions, ProfileServicer(projects, tokens, clock))
-        await serve(
-            settings,
-            [service, operations_service(runner, tokens, OPERATION_ROLES)],
-            ready=projects.wait_ready(),
-            registry=registry,
-        )
+        resumers = {KIND: publisher.resume}
+        # The projects close first: so that publications that end then are known to be interrupted, not cancelled.
+        async with (
+            OperationRunner.open(database, owner=owner, domain=DOMAIN, resumers=resumers, clock=clock) as runner,
+            projects.open(),
+        ):
+            planner = PlanAnswerer(projects, settings, clock)
+            definitions = DefinitionServicer(projects, publisher, runner, Importer(), planner, tokens)
+            profiles = ProfileServicer(projects, tokens, clock)
+            registry = CollectorRegistry()
+            registry.register(ProjectMetrics(projects, clock))
+            services = (_service(definitions, profiles), operations_service(runner, tokens, OPERATION_ROLES))
+            yield App(services, projects, registry)
 
 
 def _service(definitions: DefinitionServicer, profiles: ProfileServicer) -> Service:
-    def register(server: object) -> None:
-        add_DefinitionServiceServicer_to_server(definitions, server)  # type: ignore[arg-type]
-        profiles.register(server)  # type: ignore[arg-type]
+    def register(server: grpc.aio.Server) -> None:
+        add_DefinitionServiceServicer_to_server(definitions, server)
+        profiles.register(server)
 
     return Service(
         name="features",

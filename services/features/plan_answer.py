@@ -83,7 +83,9 @@ def _meant(
     if reference is None:
         problems.append(Problem("name", f"{name[:200]!r} is not attributeGroups/{{group}} or …/versions/{{version}}"))
         reference = GroupReference("unnamed")
-    group, found = group_from_proto(request.attribute_group, reference.group_id, reference.version or 1)
+    latest = catalog.latest_published(reference.group_id)
+    version = reference.version or (latest.group.version + 1 if latest else 1)
+    group, found = group_from_proto(request.attribute_group, reference.group_id, version)
     return group, merged([*problems, *found], check_group(group))
 
 

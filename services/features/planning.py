@@ -73,18 +73,17 @@ async def samples(
 
     Raises Unavailable when the log cannot be read.
     """
-    engines = {group.name: Engine(group.attribute_key, compile_group(group)) for group in (before, after) if group}
-    fold = await _fold_log(feed, project, list(engines.values()), max_bytes)
+    new = Engine(after.attribute_key, compile_group(after))
+    old = Engine(before.attribute_key, compile_group(before)) if before else None
+    fold = await _fold_log(feed, project, [new, old] if old else [new], max_bytes)
     fold.advance(clock.now_us())
-    new = engines[after.name]
     named = list(dict.fromkeys(key_values))
     known = set(named)
     others = [key for key in reversed(new.keys()) if key not in known][:sample_size]
 
-    def read(group: AttributeGroup | None, key: str) -> Answers:
-        if group is None or group.attribute_key != after.attribute_key:
+    def read(group: AttributeGroup | None, engine: Engine | None, key: str) -> Answers:
+        if group is None or engine is None or engine.attribute_key != new.attribute_key:
             return ()
-        engine = engines[group.name]
         code = engine.key_codes.find(key)
         places = [engine.index_of(compile_attribute(attribute)) for attribute in group.attributes]
         return tuple(
@@ -93,7 +92,7 @@ async def samples(
             if place is not None
         )
 
-    return [Sample(key, read(before, key), read(after, key)) for key in [*named, *others]]
+    return [Sample(key, read(before, old, key), read(after, new, key)) for key in [*named, *others]]
 
 
 async def _fold_log(feed: Feed, project: str, engines: Sequence[Engine], max_bytes: int) -> Fold:

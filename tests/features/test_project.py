@@ -188,8 +188,10 @@ async def test_a_version_published_but_not_filled_is_filled_after_a_restart(
         project = await projects.get("default")
         async with asyncio.timeout(30):
             await projects.wait_ready()
-            while project.catalog.group("attributeGroups/shopping/versions/2").state is not GroupState.SERVING:
-                await asyncio.sleep(0.01)
+            filling = project.filling("attributeGroups/shopping/versions/2")
+            if filling is not None:
+                await filling.ended.wait()
+        assert project.catalog.group("attributeGroups/shopping/versions/2").state is GroupState.SERVING
         assert answers(project, "u")["last_price"][:2] == (1.0, Status.PRESENT)
         assert answers(project, "u")["buys"][0] == 100
 

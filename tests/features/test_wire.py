@@ -2,8 +2,8 @@
 
 from hypothesis import given
 from hypothesis import strategies as st
-from inkling.features.v1 import profile_pb2
 
+from inkling.features.v1 import profile_pb2
 from services.features import wire
 from services.features.definitions import ValueType
 from services.features.proto import timestamp, value_to_proto
