@@ -54,17 +54,20 @@ class Call:
     task: asyncio.Task[object] | None = None
     drained: bool = False
     """Ended by the server, which is going away."""
+    ended: bool = False
+    """Over; tasks that it started may still run."""
 
 
 CALL: ContextVar[Call | None] = ContextVar("call", default=None)
 
 
 def current_call() -> Call | None:
-    """The RPC that runs now, or None outside of one."""
-    return CALL.get()
+    """The RPC that runs now; None outside of one, and in tasks that go on after the one that started them."""
+    call = CALL.get()
+    return None if call is None or call.ended else call
 
 
 def remaining_seconds() -> float | None:
     """How long the caller of the RPC that runs now will wait; None when it set no deadline, or outside of one."""
-    call = CALL.get()
+    call = current_call()
     return None if call is None else call.context.time_remaining()

@@ -18,8 +18,8 @@ MAX_DETAILS_BYTES = 4096
 _MAX_MESSAGE = 500
 _MAX_DESCRIPTION = 300
 _MAX_FIELD = 200
-_MAX_METADATA_VALUE = 200
-_MAX_METADATA = 16
+_MAX_KEY = 64
+_MAX_VALUE = 200
 
 
 def grpc_code(code: Code) -> grpc.StatusCode:
@@ -32,20 +32,28 @@ def status_of(error: InklingError, domain: str, request_id: str) -> status_pb2.S
     if isinstance(error, Internal):
         error = Internal(f"internal error; request id {request_id}")
     violations = error.violations[:MAX_VIOLATIONS]
+    metadata = dict(error.metadata)
     while True:
-        status = _build(error, domain, request_id, violations)
-        if status.ByteSize() <= MAX_DETAILS_BYTES or not violations:
+        status = _build(error, domain, request_id, violations, metadata)
+        if status.ByteSize() <= MAX_DETAILS_BYTES or not (violations or metadata):
             return status
-        violations = violations[: len(violations) * 3 // 4]
+        if violations:
+            violations = violations[: len(violations) * 3 // 4]
+        else:
+            metadata.popitem()
 
 
-def _build(error: InklingError, domain: str, request_id: str, violations: tuple[Violation, ...]) -> status_pb2.Status:
-    metadata = {key: _cut(value, _MAX_METADATA_VALUE) for key, value in list(error.metadata.items())[:_MAX_METADATA]}
+def _build(
+    error: InklingError, domain: str, request_id: str, violations: tuple[Violation, ...], metadata: dict[str, str]
+) -> status_pb2.Status:
+    metadata = {_cut(key, _MAX_KEY): _cut(value, _MAX_VALUE) for key, value in metadata.items()}
     omitted = len(error.violations) - len(violations)
     if omitted:
         metadata["omitted_violations"] = str(omitted)
     details: list[Message] = [
-        error_details_pb2.ErrorInfo(reason=error.reason or error.code.value, domain=domain, metadata=metadata)
+        error_details_pb2.ErrorInfo(
+            reason=_cut(error.reason or error.code.value, _MAX_KEY), domain=domain, metadata=metadata
+        )
     ]
     if violations:
         details.append(
@@ -54,7 +62,7 @@ def _build(error: InklingError, domain: str, request_id: str, violations: tuple[
                     error_details_pb2.BadRequest.FieldViolation(
                         field=_cut(violation.field, _MAX_FIELD),
                         description=_cut(violation.description, _MAX_DESCRIPTION),
-                        reason=violation.reason,
+                        reason=_cut(violation.reason, _MAX_KEY),
                     )
                     for violation in violations
                 ]
@@ -74,5 +82,7 @@ def _build(error: InklingError, domain: str, request_id: str, violations: tuple[
     return status
 
 
-def _cut(text: str, length: int) -> str:
-    return text if len(text) <= length else f"{text[: length - 1]}…"
+def _cut(text: str, size: int) -> str:
+    """The text in at most `size` bytes of UTF-8. (Bytes that are not ASCII take three on the wire.)"""
+    data = text.encode("utf-8", "replace")
+    return data.decode() if len(data) <= size else f"{data[: size - 3].decode('utf-8', 'ignore')}…"

@@ -63,7 +63,7 @@ class _Named:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        return None
+        self._call.ended = True
 
 
 class Tracing:
