@@ -403,6 +403,19 @@ async def test_doing_it_again_writes_the_same_bytes(log: EventLog, database: Dat
     assert await keys(blobs) == sorted(file.key for file in await second_try.files(PROJECT))
 
 
+async def test_a_flush_that_is_cancelled_at_any_moment_loses_nothing(
+    log: EventLog, archive: Archive, blobs: MemoryBlobStore
+) -> None:
+    for start in range(0, 400, 20):
+        await append(log, [event(n) for n in range(start, start + 20)])
+        flush = asyncio.create_task(archive.flush(PROJECT))
+        await asyncio.sleep(start / 20 * 0.001)
+        flush.cancel()
+        await asyncio.gather(flush, return_exceptions=True)
+    await archive.flush(PROJECT)
+    assert ids(await archived(archive, blobs)) == named(*range(400))
+
+
 steps = st.lists(
     st.one_of(
         st.tuples(st.just("append"), st.lists(st.integers(0, 30), min_size=1, max_size=8)),

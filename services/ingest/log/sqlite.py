@@ -49,7 +49,7 @@ class SqliteEventLog(EventLog):
         path: Path,
         *,
         tail_bytes: int = 64 * 1024 * 1024,
-        checkpoint_bytes: int = 16 * 1024 * 1024,
+        checkpoint_bytes: int = 4 * 1024 * 1024,
         readers: int = 4,
     ) -> "SqliteEventLog":
         """Opens the file, making or migrating it as needed.
