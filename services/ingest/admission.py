@@ -4,7 +4,7 @@ The rules of one event, whatever the state of the project. They are checked for 
 refused events are touched by Python, to say what is wrong.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,10 +25,11 @@ class TimeRules:
 
 @dataclass(frozen=True)
 class Verdicts:
-    """What was found: a Fault for each row, and the symbol at fault or -1."""
+    """What was found: a Fault for each row, the symbol at fault or -1, and the names of properties that lack."""
 
     faults: Table
     places: Table
+    lacking: dict[int, str] = field(default_factory=dict)
 
     @property
     def admitted(self) -> NDArray[np.bool_]:
@@ -37,18 +38,26 @@ class Verdicts:
         return admitted
 
     def refuse(self, rows: NDArray[np.bool_], fault: Fault, place: int = -1) -> None:
-        """Finds a fault with rows that have none so far."""
+        """Finds a fault with rows that have none so far, at the symbol `place`."""
         fresh = rows & (self.faults == Fault.NONE)
         self.faults[fresh] = fault
         self.places[fresh] = place
 
+    def refuse_lacking(self, rows: NDArray[np.bool_], name: str) -> None:
+        """Refuses rows that have no fault so far, because they lack a property."""
+        fresh = np.flatnonzero(rows & (self.faults == Fault.NONE)).tolist()
+        self.faults[fresh] = Fault.MISSING_FIELD
+        self.lacking.update(dict.fromkeys(fresh, name))
+
     def explain(self, scanned: Scanned, row: int) -> Refusal:
         """Says what is wrong with a refused row."""
-        reason, field, message = EXPLANATIONS[Fault(int(self.faults[row]))]
+        reason, path, message = EXPLANATIONS[Fault(int(self.faults[row]))]
         place = int(self.places[row])
-        if "{" in field and place >= 0:
-            field = _field_of(scanned, place)
-        return Refusal(reason, field, message)
+        if row in self.lacking:
+            path = f"properties.{self.lacking[row]}"
+        elif place >= 0 and not path:
+            path = _field_of(scanned, place)
+        return Refusal(reason, path, message)
 
 
 def judge(scanned: Scanned, rules: TimeRules) -> Verdicts:

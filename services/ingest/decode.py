@@ -170,11 +170,11 @@ def _with_replaced(scanned: Scanned, parts: Sequence[Part], canonicals: dict[int
     for segment, part in enumerate(parts):
         rows = range(*scanned.rows_of(segment).indices(len(scanned.malformed_rows)))
         events = ((canonicals[row] or b"") if row in canonicals else scanned.event_bytes(row) for row in rows)
-        replaced.append(part._replace(data=b"".join(_tagged(event, part.events_field) for event in events)))
+        replaced.append(part._replace(data=b"".join(framed(event, part.events_field) for event in events)))
     return replaced
 
 
-def _tagged(event: bytes, events_field: int) -> bytes:
+def framed(event: bytes, events_field: int) -> bytes:
     """An event as a field of a request."""
     size, head = len(event), bytearray([8 * events_field | 2])
     while size > 127:

@@ -54,8 +54,8 @@ class Refusal:
     message: str
 
 
-_WHERE_PROPERTY = "{path}"
 EXPLANATIONS: Mapping[Fault, tuple[str, str, str]] = {
+    # Reason, field (empty: the key or property at fault), message.
     Fault.MALFORMED: ("MALFORMED", "", "The bytes are not an Event: encode it with the published proto."),
     Fault.TOO_LARGE: ("TOO_LARGE", "", "The event is larger than 1 MiB: send less with it."),
     Fault.NO_ID: ("BAD_EVENT_ID", "event_id", "The event has no id: give each one its own, the same when retried."),
@@ -78,7 +78,7 @@ EXPLANATIONS: Mapping[Fault, tuple[str, str, str]] = {
     Fault.NO_KEY: ("BAD_KEY", "keys", "The event has no attribute key: say whom it concerns."),
     Fault.MANY_KEYS: ("BAD_KEY", "keys", "The event has more than 8 attribute keys."),
     Fault.KEY_NAME: ("BAD_KEY", "keys", "The name of an attribute key does not match [a-z][a-z0-9_]{0,63}."),
-    Fault.KEY_VALUE: ("BAD_KEY", "{key}", "The value has not 1 to 256 characters, or has a control character."),
+    Fault.KEY_VALUE: ("BAD_KEY", "", "The value has not 1 to 256 characters, or has a control character."),
     Fault.MANY_PROPERTIES: ("BAD_PROPERTY", "properties", "The event has more than 256 properties."),
     Fault.MANY_DATA: ("BAD_PROPERTY", "data", "The event's own data have more than 256 properties."),
     Fault.MANY_ENTITIES: ("BAD_PROPERTY", "entities", "The event has more than 32 entities."),
@@ -95,19 +95,19 @@ EXPLANATIONS: Mapping[Fault, tuple[str, str, str]] = {
         "control character.",
     ),
     Fault.ENTITY_VERSION: ("BAD_PROPERTY", "entities", "An entity's major_version is not 1 or more."),
-    Fault.NOT_FINITE: ("BAD_PROPERTY", _WHERE_PROPERTY, "NaN and infinities are not values: leave the property out."),
-    Fault.FORBIDDEN_KIND: ("BAD_PROPERTY", _WHERE_PROPERTY, "Events do not have values of this kind."),
-    Fault.BAD_INSTANT: ("BAD_PROPERTY", _WHERE_PROPERTY, "The timestamp is not between the years 1 and 9999."),
-    Fault.LONG_TEXT: ("BAD_PROPERTY", _WHERE_PROPERTY, "The text is longer than 32 KiB."),
-    Fault.LONG_LIST: ("BAD_PROPERTY", _WHERE_PROPERTY, "The list has more than 1,000 texts."),
+    Fault.NOT_FINITE: ("BAD_PROPERTY", "", "NaN and infinities are not values: leave the property out."),
+    Fault.FORBIDDEN_KIND: ("BAD_PROPERTY", "", "Events do not have values of this kind."),
+    Fault.BAD_INSTANT: ("BAD_PROPERTY", "", "The timestamp is not between the years 1 and 9999."),
+    Fault.LONG_TEXT: ("BAD_PROPERTY", "", "The text is longer than 32 KiB."),
+    Fault.LONG_LIST: ("BAD_PROPERTY", "", "The list has more than 1,000 texts."),
     Fault.MANY_COLUMNS: (
         "TOO_LARGE",
-        _WHERE_PROPERTY,
+        "",
         "The request has more than 10,000 distinct property names: put what varies into values, not into names.",
     ),
     Fault.TOO_EARLY: ("TOO_EARLY", "occurred_at", "The event time is too far ahead of the server's clock."),
     Fault.TOO_LATE: ("TOO_LATE", "occurred_at", "The event is older than the project keeps events."),
-    Fault.MISSING_FIELD: ("COLLECTION_MISMATCH", _WHERE_PROPERTY, "The strict collection requires this property."),
-    Fault.WRONG_TYPE: ("COLLECTION_MISMATCH", _WHERE_PROPERTY, "The strict collection declares another type."),
-    Fault.UNDECLARED: ("COLLECTION_MISMATCH", _WHERE_PROPERTY, "The strict collection does not declare this property."),
+    Fault.MISSING_FIELD: ("COLLECTION_MISMATCH", "", "The strict collection requires this property."),
+    Fault.WRONG_TYPE: ("COLLECTION_MISMATCH", "", "The strict collection declares another type."),
+    Fault.UNDECLARED: ("COLLECTION_MISMATCH", "", "The strict collection does not declare this property."),
 }

@@ -18,6 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.ingest.log import postgres_schema as schema
 from services.ingest.log.base import Entry, EventLog, LogBatch, LogStats, PositionRange, Trimmed, log_unavailable
+from services.ingest.log.extents import Extent, Extents
 from services.ingest.log.tail import Tail
 from services.runtime.database import Database, translated_errors
 from services.runtime.errors import Aborted, InklingError, Unavailable
@@ -49,6 +50,8 @@ class PostgresEventLog(EventLog):
         self._resources = resources
         self._waiting: deque[_Append] = deque()
         self._some = asyncio.Event()
+        # Another replica may trim too: what it did is seen a moment later.
+        self._extents = Extents(self._extent, seconds=_POLL_SECONDS)
         self._closed = False
         self._writer = asyncio.create_task(self._write(), name="log-writer")
         self._followers = [
@@ -108,19 +111,29 @@ class PostgresEventLog(EventLog):
             return (await schema.heads(connection, [project])).get(project, 0)
 
     async def oldest(self, project: str) -> int:
-        async with self._transaction() as connection:
-            return await schema.oldest(connection, project)
+        # The head first: whatever is appended meanwhile, the answer was true at some instant in between.
+        head = await self.head(project)
+        first = (await self._extents.get(project)).oldest
+        return head + 1 if first is None else first
 
     async def complete_since_us(self, project: str) -> int | None:
+        self._check_open()
+        return (await self._extents.get(project)).complete_since_us
+
+    async def _extent(self, project: str) -> Extent:
         async with self._transaction() as connection:
-            return await schema.complete_since_us(connection, project)
+            return await schema.extent(connection, project)
 
     async def trim(self, project: str, before_occurred_us: int) -> Trimmed:
         total = Trimmed(0, 0, 0)
         while True:
-            async with self._transaction() as connection:
-                part = await schema.trim(connection, project, before_occurred_us, _TRIM_BATCHES)
-            self._tail.forget(project)
+            self._extents.change(project)
+            try:
+                async with self._transaction() as connection:
+                    part = await schema.trim(connection, project, before_occurred_us, _TRIM_BATCHES)
+            finally:
+                self._tail.forget(project)
+                self._extents.change(project)
             total += part
             if part.batches < _TRIM_BATCHES:
                 return total

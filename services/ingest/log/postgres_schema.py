@@ -11,6 +11,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.ingest.log.base import Entry, LogBatch, LogStats, Totals, Trimmed, place
+from services.ingest.log.extents import Extent
 
 CHANNEL = "inkling_log"
 """What replicas tell each other: `HEAD PROJECT`, for each project that grew."""
@@ -140,8 +141,8 @@ async def heads(connection: AsyncConnection, projects: Sequence[str] | None = No
     return {row.name: row.head for row in await connection.execute(query)}
 
 
-async def oldest(connection: AsyncConnection, project: str) -> int:
-    """As `EventLog.oldest`."""
+async def extent(connection: AsyncConnection, project: str) -> Extent:
+    """What is kept of a project."""
     first = (
         sa.select(_BATCHES.c.first_position)
         .where(_BATCHES.c.project_id == _PROJECTS.c.id)
@@ -149,15 +150,9 @@ async def oldest(connection: AsyncConnection, project: str) -> int:
         .limit(1)
         .scalar_subquery()
     )
-    found = await connection.scalar(
-        sa.select(sa.func.coalesce(first, _PROJECTS.c.head + 1)).where(_PROJECTS.c.name == project)
-    )
-    return 1 if found is None else int(found)
-
-
-async def complete_since_us(connection: AsyncConnection, project: str) -> int | None:
-    """As `EventLog.complete_since_us`."""
-    return await connection.scalar(sa.select(_PROJECTS.c.complete_since_us).where(_PROJECTS.c.name == project))
+    query = sa.select(first, _PROJECTS.c.complete_since_us).where(_PROJECTS.c.name == project)
+    row = (await connection.execute(query)).one_or_none()
+    return Extent(None, None) if row is None else Extent(*row)
 
 
 async def stats(connection: AsyncConnection, project: str) -> LogStats:

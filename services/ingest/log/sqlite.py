@@ -9,6 +9,7 @@ Readers have connections of their own and never wait for the writer; those that 
 
 import asyncio
 import fcntl
+import math
 import queue
 import sqlite3
 from collections.abc import Callable
@@ -19,6 +20,7 @@ from typing import IO, TypeVar
 
 from services.ingest.log import sqlite_schema as schema
 from services.ingest.log.base import Entry, EventLog, LogBatch, LogStats, PositionRange, Trimmed, log_unavailable
+from services.ingest.log.extents import Extents
 from services.ingest.log.sqlite_writer import Writer, log_errors
 from services.ingest.log.tail import Tail
 from services.runtime.errors import FailedPrecondition
@@ -41,6 +43,7 @@ class SqliteEventLog(EventLog):
         self._loop = asyncio.get_running_loop()
         self._readers = ThreadPoolExecutor(readers, thread_name_prefix="log-reader")
         self._idle: queue.SimpleQueue[sqlite3.Connection] = queue.SimpleQueue()
+        self._extents = Extents(partial(self._query, schema.extent), seconds=math.inf)
         self._closed = False
 
     @classmethod
@@ -98,20 +101,25 @@ class SqliteEventLog(EventLog):
         return self._tail.head(project) or 0
 
     async def oldest(self, project: str) -> int:
-        # The head first: whatever is appended or trimmed meanwhile, the answer was true at some instant in between.
+        # The head first: whatever is appended meanwhile, the answer was true at some instant in between.
         head = await self.head(project)
-        first = await self._query(schema.oldest, project)
+        first = (await self._extents.get(project)).oldest
         return head + 1 if first is None else first
 
     async def complete_since_us(self, project: str) -> int | None:
-        return await self._query(schema.complete_since_us, project)
+        self._check_open()
+        return (await self._extents.get(project)).complete_since_us
 
     async def trim(self, project: str, before_occurred_us: int) -> Trimmed:
         total = Trimmed(0, 0, 0)
         while True:
             self._check_open()
-            part = await self._writer.change(partial(schema.trim, project, before_occurred_us, _TRIM_BATCHES))
-            self._tail.forget(project)
+            self._extents.change(project)
+            try:
+                part = await self._writer.change(partial(schema.trim, project, before_occurred_us, _TRIM_BATCHES))
+            finally:
+                self._tail.forget(project)
+                self._extents.change(project)
             total += part
             if part.batches < _TRIM_BATCHES:
                 return total

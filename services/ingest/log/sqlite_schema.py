@@ -9,6 +9,7 @@ import sqlite3
 from pathlib import Path
 
 from services.ingest.log.base import Entry, LogBatch, LogStats, Totals, Trimmed, place
+from services.ingest.log.extents import Extent
 from services.runtime.errors import FailedPrecondition
 
 _VERSIONS: tuple[tuple[str, ...], ...] = (
@@ -169,22 +170,17 @@ def read(project: str, after_position: int, max_bytes: int, connection: sqlite3.
     return batches
 
 
-def oldest(project: str, connection: sqlite3.Connection) -> int | None:
-    """The first position kept, or None."""
+def extent(project: str, connection: sqlite3.Connection) -> Extent:
+    """What is kept of a project."""
     row = connection.execute(
         """
-        SELECT first_position FROM log_batches
-        WHERE project_id = (SELECT id FROM log_projects WHERE name = ?) ORDER BY last_position LIMIT 1
+        SELECT (SELECT first_position FROM log_batches WHERE project_id = p.id ORDER BY last_position LIMIT 1),
+               complete_since_us
+        FROM log_projects AS p WHERE name = ?
         """,
         (project,),
     ).fetchone()
-    return None if row is None else int(row[0])
-
-
-def complete_since_us(project: str, connection: sqlite3.Connection) -> int | None:
-    """As `EventLog.complete_since_us`."""
-    row = connection.execute("SELECT complete_since_us FROM log_projects WHERE name = ?", (project,)).fetchone()
-    return None if row is None else row[0]
+    return Extent(None, None) if row is None else Extent(*row)
 
 
 def heads(connection: sqlite3.Connection) -> dict[str, int]:

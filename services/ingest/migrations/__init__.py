@@ -1,0 +1,1 @@
+"""Tables of the ingest service's own database, by Alembic."""
