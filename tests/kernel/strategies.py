@@ -37,8 +37,8 @@ HORIZON_US = 3_600_000_000
 DAYS = (0, 0, 0, 0, 0, 1, 1, 2, 29, 30, 31, 32, 60, 366)
 JITTERS = (0, 0, 0, 0, 1, 2, DAY_US // 2, DAY_US // 2 + 1)
 TIMES_US = tuple(START_US + day * DAY_US + jitter for day in DAYS for jitter in JITTERS)
-STEMS = ("", "", "id-with-a-long-common-prefix-", "é")
-IDS = tuple(f"{stem}{number}" for number in range(30) for stem in STEMS)
+STEMS = ("", "id-with-a-long-common-prefix-", "é", "zz")
+IDS = tuple(f"{stem}{number * 37 % 100}" for number in range(30) for stem in STEMS)
 OPERATIONS = (*((ADD, 0),) * 16, (REPLACE, 1), (REPLACE, 2), (REPLACE, 3), (DELETE, 0))
 PERIODS = (1, 2, 3, DAY_US - 1, DAY_US, DAY_US + 1, 30 * DAY_US, 31 * DAY_US)
 
@@ -51,7 +51,10 @@ TEXTS = ("", "a", "b", "ab", "A", "%", "é")
 INTEGERS = (0, 1, -1, 2, 3, 2**53 + 1, 2**63 - 1, -(2**63))
 DOUBLES = (0.0, -0.0, 0.1, 0.2, -0.1, 2.0, 3.0, 1e16, 1e308, -1e308, 5e-324, -5e-324, 2.0**53, 2.0**63, -(2.0**63))
 INSTANTS_US = (START_US, START_US + 1, START_US + DAY_US)
-COMMON: tuple[Scalar | None, ...] = (1, 2, 1, 2, 2.0, 0.1, "a", "b", None)
+COMMON: tuple[Scalar | None, ...] = (
+    *(1, 2, 2.0, 0.1, -0.0, None, "a", "b", True, False),
+    *map(from_us, INSTANTS_US[:2]),
+)
 SCALARS: tuple[Scalar | None, ...] = (
     *COMMON * 4, *TEXTS, *INTEGERS, *DOUBLES, True, False, *map(from_us, INSTANTS_US * 3), ["a", "b"]
 )  # fmt: skip

@@ -1,8 +1,10 @@
 """The incremental engine is worth exactly what the reference says: bit for bit, after any history, at any instant."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
+from random import Random
 
 import pytest
 from hypothesis import given
@@ -14,7 +16,11 @@ from services.kernel.expressions import Everything
 from services.kernel.windows import Rolling
 
 from .evaluator import Evaluator, comparable
+from .reference import DAY_US
 from .strategies import DOUBLES, KEY, KEY_VALUES, RECEIVED_US, START_US, X, aggregations, edges, events, logs, times
+from .walks import SPAN_US, random_definitions, random_log
+
+WALKS = 300 if os.environ.get("INKLING_HYPOTHESIS_PROFILE") == "deep" else 12
 
 
 @given(definitions=st.lists(aggregations(), min_size=1, max_size=5), log=logs(), data=st.data())
@@ -44,6 +50,23 @@ def test_every_edge_of_every_window_is_exact(function: Function, data: st.DataOb
     evaluator.apply(log)
     for t_us in edges(definitions, log):
         evaluator.check(t_us)
+
+
+@pytest.mark.parametrize("seed", range(WALKS))
+def test_a_long_history_of_many_definitions_is_exact_all_the_way(seed: int) -> None:
+    random = Random(seed)
+    evaluator = Evaluator(random_definitions(random, 60))
+    log = list(random_log(random, 600))
+    instants = sorted(random.randrange(START_US, START_US + SPAN_US + 40 * DAY_US) for _ in range(20))
+    while log or instants:
+        if log and random.random() < 0.7:
+            size = random.choice((1, 5, 20, 100))
+            evaluator.apply(log[:size])
+            log = log[size:]
+        elif instants:
+            evaluator.check(instants.pop(0))
+        if random.random() < 0.1:
+            evaluator.restart()
 
 
 @given(

@@ -1,13 +1,13 @@
 """unique_list, count_distinct, most_frequent, least_frequent, category_count: what was seen, how often, when last."""
 
 from services.kernel.aggregates.base import Reader, Scalar, States, Value, term_decoder
-from services.kernel.aggregates.pairs import PairCounts, Pairs
+from services.kernel.aggregates.pairs import PairCounts, Pairs, count_pairs
 from services.kernel.aggregations import Aggregation
 
 
 def _counts(aggregation: Aggregation, states: States) -> PairCounts:
     counts = states.windowed(PairCounts, aggregation)
-    counts.pairs = states.of_stream(Pairs, aggregation)
+    count_pairs(states.of_stream(Pairs, aggregation), counts)
     return counts
 
 

@@ -51,13 +51,15 @@ class Pairs(StreamState):
         super().__init__(memory, bit, term)
         self.heads: NDArray[np.int32] = np.zeros(0, np.int32)
         self.table = _new_table(_START)
+        self.windows: list[PairCounts] = []
+        """What counts the pairs."""
 
     def reserve_keys(self, count: int) -> None:
         if count > len(self.heads):
             self.heads = grown(self.heads, max(count, 2 * len(self.heads)), -1)
 
-    def reserve_pairs(self, added: int) -> int:
-        """Makes room for so many more pairs; returns how many there can be."""
+    def reserve_pairs(self, added: int) -> None:
+        """Makes room for so many more pairs, in all windows."""
         capacity = len(self.table.keys)
         if int(self.table.size[0]) + added > capacity:
             capacity = max(2 * capacity, int(self.table.size[0]) + added)
@@ -74,7 +76,9 @@ class Pairs(StreamState):
                 old.size,
             )
             _fill_slots(self.table)
-        return capacity
+        for window in self.windows:
+            if len(window.counts) < capacity:
+                window.counts = grown(window.counts, capacity)
 
     def enter(self, rows: NDArray[np.int32]) -> None:
         """Nothing: the windows' counts do it."""
@@ -117,6 +121,7 @@ class PairCounts(WindowedState):
     def __init__(self, memory: Memory, bit: Bit, term: int | None, bounds: Bounds) -> None:
         super().__init__(memory, bit, term, bounds)
         self.pairs: Pairs
+        """Told by `count_pairs`."""
         self.counts: NDArray[np.int32] = np.zeros(0, np.int32)
         self.distinct: NDArray[np.int32] = np.zeros(0, np.int32)
 
@@ -126,9 +131,7 @@ class PairCounts(WindowedState):
             self.distinct = grown(self.distinct, max(count, 2 * len(self.distinct)))
 
     def enter(self, rows: NDArray[np.int32]) -> None:
-        room = self.pairs.reserve_pairs(len(rows))
-        if room > len(self.counts):
-            self.counts = grown(self.counts, room)
+        self.pairs.reserve_pairs(len(rows))
         columns, heads = self.memory.store.columns, self.pairs.heads
         _enter(self.pairs.table, heads, self.counts, self.distinct, columns, rows, *self.bit, self.values)
 
@@ -165,6 +168,13 @@ class PairCounts(WindowedState):
 
     def load(self, arrays: dict[str, NDArray[np.generic]]) -> None:
         self.counts, self.distinct = np.array(arrays["counts"]), np.array(arrays["distinct"])
+
+
+def count_pairs(pairs: Pairs, window: PairCounts) -> None:
+    """Lets a window count the pairs of its stream."""
+    if window not in pairs.windows:
+        window.pairs = pairs
+        pairs.windows.append(window)
 
 
 def _new_table(capacity: int) -> Table:
