@@ -1,6 +1,7 @@
 """The archive holds each event of the log once, in the file of its hour, whatever happens in between."""
 
 import asyncio
+import dataclasses
 import random
 import signal
 import subprocess
@@ -19,6 +20,7 @@ from hypothesis import strategies as st
 
 from services.ingest.archive import MIGRATIONS, Archive, ArchivePolicy, read_file
 from services.ingest.log import EventLog, open_log
+from services.kernel.building import EventRow
 from services.kernel.columns import DELETE, REPLACE, EventBatch
 from services.runtime.blobs import BlobInfo, FolderBlobStore, MemoryBlobStore
 from services.runtime.database import Database
@@ -188,8 +190,7 @@ async def test_an_event_that_is_in_the_log_twice_is_archived_once(
 async def test_corrections_are_archived_as_records(log: EventLog, archive: Archive, blobs: MemoryBlobStore) -> None:
     await append(log, [event(1)])
     for operation, revision in ((REPLACE, 1), (REPLACE, 1), (DELETE, 2)):
-        row = event(1)
-        await append(log, [type(row)(**{**_fields(row), "operation": operation, "revision": revision})])
+        await append(log, [dataclasses.replace(event(1), operation=operation, revision=revision)])
     await archive.flush(PROJECT)
     table = (await archived(archive, blobs)).sort_by("position")
     assert table.select(["position", "operation", "revision"]).to_pylist() == [
@@ -197,10 +198,6 @@ async def test_corrections_are_archived_as_records(log: EventLog, archive: Archi
         {"position": 2, "operation": REPLACE, "revision": 1},
         {"position": 4, "operation": DELETE, "revision": 2},
     ]
-
-
-def _fields(row: object) -> dict[str, object]:
-    return {name: getattr(row, name) for name in row.__slots__}  # type: ignore[attr-defined]
 
 
 async def test_projects_are_archived_apart(log: EventLog, archive: Archive, blobs: MemoryBlobStore) -> None:
@@ -220,13 +217,32 @@ async def test_an_id_is_forgotten_after_the_horizon_also_over_a_restart(
         return HOUR_US
 
     archive = Archive(log, blobs, database, hour_us, ArchivePolicy())
-    late = _fields(event(1)) | {"received_at_us": 200 * DAY_US + 3 * HOUR_US}
+    late = dataclasses.replace(event(1), received_at_us=200 * DAY_US + 3 * HOUR_US)
     await append(log, [event(1), event(2)])
     await archive.settle(PROJECT)
     archive = Archive(log, blobs, database, hour_us, ArchivePolicy())
-    await append(log, [event(2), type(event(1))(**late)])  # type: ignore[arg-type]
+    await append(log, [event(2), late])
     await archive.flush(PROJECT)
     assert ids(await archived(archive, blobs)) == named(1, 1, 2)
+
+
+async def test_a_changed_horizon_holds_from_then_on_also_over_a_restart(
+    log: EventLog, blobs: MemoryBlobStore, database: Database
+) -> None:
+    horizon_us = 7 * DAY_US
+
+    async def settings(_project: str) -> int:
+        return horizon_us
+
+    def received(hours: int) -> EventRow:
+        return dataclasses.replace(event(1), received_at_us=200 * DAY_US + hours * HOUR_US)
+
+    for hours, expected in ((0, 1), (3, 1), (6, 2), (7, 2)):
+        horizon_us = 7 * DAY_US if hours < 6 else 2 * HOUR_US
+        archive = Archive(log, blobs, database, settings, ArchivePolicy())
+        await append(log, [received(hours)])
+        await archive.flush(PROJECT)
+        assert len(ids(await archived(archive, blobs))) == expected
 
 
 @pytest.mark.parametrize("saved", [True, False], ids=["with saved ids", "from the log"])

@@ -100,7 +100,8 @@ class EventLog(ABC):
         """The batches with events after a position, in order: up to `max_bytes`, but at least one if there is one.
 
         A batch that holds `after_position + 1` in its middle comes whole; the reader slices it. Positions have gaps
-        where batches were trimmed. Empty at the head.
+        where batches were trimmed. Empty at the head, and where everything up to the head was trimmed: a reader then
+        goes on from a head that it asked for before it read.
         """
 
     @abstractmethod

@@ -111,6 +111,9 @@ class PostgresEventLog(EventLog):
             return (await schema.heads(connection, [project])).get(project, 0)
 
     async def oldest(self, project: str) -> int:
+        first = (await self._extents.get(project)).oldest
+        if first is not None:
+            return first
         # The head first: whatever is appended meanwhile, the answer was true at some instant in between.
         head = await self.head(project)
         first = (await self._extents.get(project)).oldest

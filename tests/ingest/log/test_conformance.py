@@ -213,6 +213,7 @@ async def test_a_log_that_was_trimmed_empty_goes_on_where_it_was(log: EventLog) 
     assert (await log.oldest("shop"), await log.head("shop")) == (9, 8)
     assert await log.complete_since_us("shop") == 8
     assert await log.stats("shop") == LogStats(0, 0, 2, 7)
+    assert (await contents(log, "shop"), await log.wait("shop", 0)) == ([], 8)
     assert await put(log, "shop", b"c", 1) == 9
     assert await contents(log, "shop") == [b"c"]
 

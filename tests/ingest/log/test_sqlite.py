@@ -40,7 +40,8 @@ async def test_a_full_database_is_unavailable_with_nothing_half_written_and_work
 async def test_a_group_that_fails_in_its_middle_leaves_nothing(tmp_path: Path) -> None:
     log = await SqliteEventLog.open(tmp_path / "log.db")
     refuse = """
-        CREATE TEMP TRIGGER refuse BEFORE INSERT ON log_batches WHEN new.data = x'62' BEGIN SELECT RAISE(FAIL, 'no'); END
+        CREATE TEMP TRIGGER refuse BEFORE INSERT ON log_batches WHEN new.data = x'62'
+        BEGIN SELECT RAISE(FAIL, 'no'); END
     """
     await log._writer.change(lambda connection: connection.execute(refuse))
     group = await asyncio.gather(put(log, "bank", b"a"), put(log, "shop", b"b"), return_exceptions=True)
