@@ -91,5 +91,5 @@ def _meant(
 
 def _values(pairs: planning.Answers) -> list[profile_pb2.AttributeValue]:
     """Answers as messages, by way of the one writer of them."""
-    data = b"".join(value_writer(attribute)(answer) for attribute, answer in pairs)
+    data = b"".join(value_writer(attribute).write(*answer) for attribute, answer in pairs)
     return list(profile_pb2.Profile.FromString(data).values)

@@ -15,12 +15,13 @@ from services.features.definitions import (
     parse_group_name,
 )
 from services.features.projection import Projection
-from services.features.values import STATUSES, Answer, Status, converter
+from services.features.values import STATUSES, Status, converter
 from services.kernel.engine import Engine, Reading
 from services.kernel.engine import Status as KernelStatus
 from services.runtime.errors import InvalidArgument, NotFound, Violation
 
 MAX_ATTRIBUTES = 2_000
+LastEvent = Callable[[int | None], bytes]
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,10 +53,11 @@ class CompiledSelection:
         self._key = wire.text_field(1, attribute_key)
         self._plan: list[tuple[int, int, Callable[[Reading], bytes]]] = []
         """For each value: the engine's place in `engines` or -1, the aggregation's place in it, and its writer."""
+        last_event = wire.cached_last_event_field()
         for each in chosen:
-            self._place(each, projection)
+            self._place(each, projection, last_event)
 
-    def _place(self, chosen: Chosen, projection: Projection | None) -> None:
+    def _place(self, chosen: Chosen, projection: Projection | None, last_event: LastEvent) -> None:
         attribute = chosen.attribute
         slot = None
         status = Status.WRONG_KEY
@@ -63,14 +65,13 @@ class CompiledSelection:
             status = Status.BACKFILLING
             if projection is not None and chosen.state is GroupState.SERVING:
                 slot = projection.slot(self.attribute_key, compile_attribute(attribute))
-        write = value_writer(attribute)
         if slot is None:
-            data = write(Answer(None, status))
+            data = value_writer(attribute).write(None, status)
             self._plan.append((-1, 0, lambda _: data))
             return
         if slot.engine not in self.engines:
             self.engines.append(slot.engine)
-        self._plan.append((self.engines.index(slot.engine), slot.place, reading_writer(attribute)))
+        self._plan.append((self.engines.index(slot.engine), slot.place, reading_writer(attribute, last_event)))
 
     def values(self, key_value: str) -> bytes:
         """The entries of `Profile.values` for a key, as of the projection's instant."""
@@ -122,15 +123,15 @@ class ProfileReader:
         return found
 
 
-def value_writer(attribute: Attribute) -> Callable[[Answer], bytes]:
-    """Writes answers of an attribute as entries of `Profile.values`."""
+def value_writer(attribute: Attribute, last_event: LastEvent = wire.last_event_field) -> wire.AttributeWriter:
+    """Writes values of an attribute as entries of `Profile.values`."""
     assert attribute.type is not None, "validated before"
-    return wire.AttributeWriter(attribute.name, attribute.type).write
+    return wire.AttributeWriter(attribute.name, attribute.type, last_event)
 
 
-def reading_writer(attribute: Attribute) -> Callable[[Reading], bytes]:
+def reading_writer(attribute: Attribute, last_event: LastEvent) -> Callable[[Reading], bytes]:
     """The hot path: from a reading of the kernel to bytes; the same as `values.answer` and then the writer."""
-    write = value_writer(attribute)
+    write = value_writer(attribute, last_event).write
     convert = converter(attribute)
     default = attribute.default_value
     statuses = {status: STATUSES[status.name] for status in KernelStatus}
@@ -141,11 +142,11 @@ def reading_writer(attribute: Attribute) -> Callable[[Reading], bytes]:
         status = statuses[kernel_status]
         fraction = covered_fraction if status is truncated else 0.0
         if value is None:
-            return write(Answer(default, status, last_event_us, fraction))
+            return write(default, status, last_event_us, fraction)
         converted = convert(value)
         if converted is None:
-            return write(Answer(None, Status.OUT_OF_RANGE, last_event_us))
-        return write(Answer(converted, status, last_event_us, fraction))
+            return write(None, Status.OUT_OF_RANGE, last_event_us)
+        return write(converted, status, last_event_us, fraction)
 
     return write_reading
 

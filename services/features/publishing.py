@@ -43,7 +43,10 @@ class Publisher:
         async def work(progress: Progress) -> Message:
             return await self._work(project_name, name, start_us, progress)
 
-        return await runner.start(KIND, project_name, self._metadata(name, None, start_us), work)
+        operation = await runner.start(KIND, project_name, self._metadata(name, None, start_us), work)
+        # Let the work begin: one that is cancelled before cannot undo what it would have undone.
+        await asyncio.sleep(0)
+        return operation
 
     async def resume(self, operation: operations_pb2.Operation, project_name: str, progress: Progress) -> Message:
         """Goes on with a publication that a restart interrupted."""
@@ -64,11 +67,13 @@ class Publisher:
             try:
                 await self._wait(filling, start_us, progress)
             except asyncio.CancelledError:
-                # Cancelled by somebody, not by the end of this process: that it was published is undone.
-                if not self._projects.closing and project.catalog.group(name).state is GroupState.BACKFILLING:
+                if self._projects.closing:
+                    raise
+                # Cancelled by somebody: that it was published is undone, unless it is served by now.
+                if project.catalog.group(name).state is not GroupState.SERVING:
                     await project.catalog.set_state(name, GroupState.DRAFT)
                     project.abandon(name)
-                raise
+                    raise
         return stored_group_message(project.catalog.group(name))
 
     async def _wait(self, filling: Filling, start_us: int, progress: Progress) -> None:

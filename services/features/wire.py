@@ -10,20 +10,34 @@ from functools import lru_cache
 from typing import Any
 
 from services.features.definitions import CategoryCounts, Value, ValueType
-from services.features.values import Answer, Status
+from services.features.values import Status
 
 _LENGTH_DELIMITED = 2
 _DOUBLE = struct.Struct("<d").pack
 _SMALL = tuple(bytes((i,)) for i in range(128))
+_TAGS = tuple(bytes((field << 3 | _LENGTH_DELIMITED,)) for field in range(16))
 _U64 = (1 << 64) - 1
 
 Encoder = Callable[[Any], bytes]
 
 
 def varint(number: int) -> bytes:
-    """A whole number, 0 to 2^64 - 1, seven bits a byte."""
+    """A whole number, 0 to 2^64 - 1, seven bits a byte, the lowest first; all but the last byte have the high bit."""
     if number < 128:
         return _SMALL[number]
+    if number < 1 << 14:
+        return bytes((number & 127 | 128, number >> 7))
+    if 1 << 28 <= number < 1 << 35:
+        # Seconds of our days, and most nanoseconds.
+        return bytes(
+            (
+                number & 127 | 128,
+                number >> 7 & 127 | 128,
+                number >> 14 & 127 | 128,
+                number >> 21 & 127 | 128,
+                number >> 28,
+            )
+        )
     parts = bytearray()
     while number > 127:
         parts.append(number & 127 | 128)
@@ -34,7 +48,8 @@ def varint(number: int) -> bytes:
 
 def delimited(field: int, content: bytes) -> bytes:
     """A field of bytes, text or a message."""
-    return _SMALL[field << 3 | _LENGTH_DELIMITED] + varint(len(content)) + content
+    length = len(content)
+    return _TAGS[field] + (_SMALL[length] if length < 128 else varint(length)) + content
 
 
 def integer_field(field: int, number: int) -> bytes:
@@ -52,6 +67,7 @@ def timestamp(instant_us: int) -> bytes:
 _STRING, _FLOAT, _INT, _BOOL, _TIMESTAMP, _STRINGS, _COUNTS, _FLOATS, _INTS = range(1, 10)
 _FLOAT_TAG = _SMALL[_FLOAT << 3 | 1]
 _INT_TAG = _SMALL[_INT << 3]
+_SMALL_INTS = tuple(_INT_TAG + each for each in _SMALL)
 _TRUE, _FALSE = _SMALL[_BOOL << 3] + b"\x01", _SMALL[_BOOL << 3] + b"\x00"
 
 
@@ -60,7 +76,7 @@ def _string(value: str) -> bytes:
 
 
 def _integer(value: int) -> bytes:
-    return _INT_TAG + varint(value & _U64)
+    return _SMALL_INTS[value] if 0 <= value < 128 else _INT_TAG + varint(value & _U64)
 
 
 def _double(value: float) -> bytes:
@@ -108,28 +124,40 @@ ENCODERS: Mapping[ValueType, Encoder] = {
 }
 """The content of an inkling.types.v1.Value, by the type of the value."""
 
+_FRACTION_TAG = _SMALL[5 << 3 | 1]
 _STATUS_FIELDS = (b"", *(_SMALL[3 << 3] + _SMALL[status] for status in Status))
+
+
+def last_event_field(instant_us: int | None) -> bytes:
+    """The field `last_event_time` of an AttributeValue."""
+    return b"" if instant_us is None else delimited(4, timestamp(instant_us))
+
+
+def cached_last_event_field() -> Callable[[int | None], bytes]:
+    """The same with a memory: attributes of one profile mostly share their last event."""
+    return lru_cache(maxsize=8192)(last_event_field)
 
 
 class AttributeWriter:
     """Writes the values of one attribute as entries of `Profile.values`."""
 
-    def __init__(self, name: str, value_type: ValueType) -> None:
+    def __init__(
+        self, name: str, value_type: ValueType, last_event: Callable[[int | None], bytes] = last_event_field
+    ) -> None:
         self._name = delimited(1, name.encode())
         self._encode = ENCODERS[value_type]
-        self._instant = lru_cache(maxsize=256)(lambda instant_us: delimited(4, timestamp(instant_us)))
+        self._last_event = last_event
 
-    def write(self, answer: Answer) -> bytes:
+    def write(
+        self, value: Value | None, status: Status, last_event_us: int | None = None, covered_fraction: float = 0.0
+    ) -> bytes:
         """One AttributeValue with its tag and length."""
-        value, status, last_event_us, covered_fraction = answer
         content = self._name
         if value is not None:
             content += delimited(2, self._encode(value))
-        content += _STATUS_FIELDS[status]
-        if last_event_us is not None:
-            content += self._instant(last_event_us)
+        content += _STATUS_FIELDS[status] + self._last_event(last_event_us)
         if covered_fraction:
-            content += _SMALL[5 << 3 | 1] + _DOUBLE(covered_fraction)
+            content += _FRACTION_TAG + _DOUBLE(covered_fraction)
         return delimited(3, content)
 
 

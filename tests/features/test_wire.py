@@ -7,7 +7,7 @@ from inkling.features.v1 import profile_pb2
 from services.features import wire
 from services.features.definitions import ValueType
 from services.features.proto import timestamp, value_to_proto
-from services.features.values import Answer, Status
+from services.features.values import Status
 from tests.features import strategies
 
 Typed = tuple[ValueType, object]
@@ -43,8 +43,7 @@ def test_profiles_written_by_hand_equal_those_of_the_generated_classes(
             entry.value.CopyFrom(value_to_proto(value, value_type))  # type: ignore[arg-type]
         if last_us is not None:
             entry.last_event_time.CopyFrom(timestamp(last_us))
-        answer = Answer(value, status, last_us, fraction)  # type: ignore[arg-type]
-        written.append(wire.AttributeWriter(name, value_type).write(answer))
+        written.append(wire.AttributeWriter(name, value_type).write(value, status, last_us, fraction))  # type: ignore[arg-type]
     as_of = wire.delimited(5, wire.timestamp(as_of_us))
     data = wire.profile(wire.text_field(1, key), key_value, b"".join(written), position, as_of)
     assert data == expected.SerializeToString(deterministic=True)
