@@ -64,7 +64,6 @@ COMMON_FILTERS: tuple[Expression, ...] = (
     EventTypeIs("shop"),
     Compare(X, "is_not_null"),
 )
-SHORT_GAPS = (0, 0, 0, 1, HORIZON_US // 30)
 CONTENTS = (*({"x": x} for x in SCALARS), *({"x": x, "y": y} for x in COMMON for y in COMMON), {})
 DATA = ({}, {}, *({"path": value} for value in COMMON))
 
@@ -162,9 +161,9 @@ def event_ids() -> st.SearchStrategy[str]:
 
 
 @st.composite
-def events(draw: st.DrawFn, received_us: int = RECEIVED_US, corrections: bool = True) -> EventRow:
+def events(draw: st.DrawFn, received_us: int = RECEIVED_US) -> EventRow:
     """One record of the log: mostly an added event, sometimes a replacement or a deletion."""
-    operation, revision = draw(st.sampled_from(OPERATIONS)) if corrections else (ADD, 0)
+    operation, revision = draw(st.sampled_from(OPERATIONS))
     vendor, name, version = draw(st.sampled_from(TYPES))
     return EventRow(
         event_id=draw(event_ids()),
@@ -187,11 +186,10 @@ def logs(draw: st.DrawFn, min_size: int = 1, max_size: int = 24) -> list[EventRo
     """A log: received times rise, now and then across the horizon; some records are repeated word for word."""
     received_us = RECEIVED_US
     log: list[EventRow] = []
-    corrections = draw(st.booleans())
     for _ in range(draw(st.integers(min_size, max_size))):
-        received_us += draw(st.sampled_from(SHORT_GAPS if corrections else GAPS))
+        received_us += draw(st.sampled_from(GAPS))
         repeated = log and draw(st.integers(0, 9)) == 0
-        record = again(draw(st.sampled_from(log)), received_us) if repeated else draw(events(received_us, corrections))
+        record = again(draw(st.sampled_from(log)), received_us) if repeated else draw(events(received_us))
         log.append(record)
     return log
 

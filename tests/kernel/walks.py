@@ -9,7 +9,7 @@ from services.kernel.expressions import Compare, EventTypeIs, Everything, Expres
 from services.kernel.windows import CalendarWindow, Lifetime, Rolling, Window
 
 from .reference import ADD, DAY_US, DELETE, REPLACE
-from .strategies import HORIZON_US, KEY, KEY_VALUES, RECEIVED_US, START_US, X, Y
+from .strategies import HORIZON_US, KEY, KEY_VALUES, RECEIVED_US, START_US, X, Y, again
 
 SPAN_US = 80 * DAY_US
 FILTERS: tuple[Expression, ...] = (Everything(), EventTypeIs(name="view"), Compare(Y, "in", ("a", "b", 1)))
@@ -63,9 +63,9 @@ def random_log(random: Random, size: int) -> Iterator[EventRow]:
     received_us = RECEIVED_US
     kept: list[EventRow] = []
     for number in range(size):
-        received_us += random.choice((0, 0, 1, HORIZON_US // size // 2))
+        received_us += random.choice((0, 0, 1, 20 * HORIZON_US // size))
         if kept and random.random() < 0.05:
-            yield random.choice(kept)
+            yield again(random.choice(kept), received_us)
             continue
         operation = random.choices((ADD, REPLACE, DELETE), (94, 4, 2))[0]
         known = random.choice(kept).event_id if kept and operation != ADD else None
