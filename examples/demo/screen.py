@@ -29,15 +29,17 @@ class Screen:
     def step(self, text: str) -> None:
         """Begins a step."""
         self._steps += 1
-        self.console.print(f"\n[bold cyan]{self._steps}.[/] [bold]{text}[/]  [dim]{self.seconds:.0f} s[/]")
+        self.console.print(
+            f"\n[dim]{self.seconds:3.0f} s[/]  [bold cyan]{self._steps}.[/] [bold]{text}[/]", soft_wrap=True
+        )
 
     def note(self, text: str) -> None:
         """Says something within a step."""
-        self.console.print(f"   {text}")
+        self.console.print(f"   {text}", soft_wrap=True)
 
     def good(self, text: str) -> None:
         """Says that something holds."""
-        self.console.print(f"   [bold green]✓[/] {text}")
+        self.console.print(f"   [bold green]✓[/] {text}", soft_wrap=True)
 
     def progress(self) -> Progress:
         """Bars that stay when they are full."""
@@ -62,11 +64,11 @@ class Screen:
     def figures(self, figures: Figures) -> None:
         """The figures beside their floors."""
         table = Table(box=None, header_style="dim", pad_edge=False, padding=(0, 2))
-        for name, justify in (("", "left"), ("measured", "right"), ("floor: echo of the same bytes", "right")):
+        for name, justify in (("", "left"), ("measured", "right"), ("echo", "right")):
             table.add_column(f"   {name}" if justify == "left" else name, justify="right" if name else "left")
         rows: Sequence[tuple[str, Any, Any]] = (
             ("durable events a second", f"{figures.events_per_second:,.0f}", f"{figures.events_floor:,.0f}"),
-            ("GetProfile of 18 values, p50 / p99", timing(figures.read), timing(figures.read_floor)),
+            ("one profile of 18 values, p50 / p99", timing(figures.read), timing(figures.read_floor)),
         )
         for name, measured, floor in rows:
             table.add_row(f"   {name}", measured, floor)
