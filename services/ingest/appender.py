@@ -105,6 +105,7 @@ class Appender:
         self._waiting_bytes: defaultdict[str, int] = defaultdict(int)
         self._total_bytes = 0
         self._groups: defaultdict[str, set[asyncio.Task[None]]] = defaultdict(set)
+        self._turns: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._received_us = 0
 
     async def append(self, project: str, part: Part, *, keep_refused: bool = True) -> Outcome:
@@ -151,6 +152,7 @@ class Appender:
             task.add_done_callback(lambda done: self._ended(project, done))
         elif not groups and not self._waiting[project]:
             del self._groups[project], self._waiting[project]
+            self._turns.pop(project, None)
 
     def _ended(self, project: str, task: asyncio.Task[None]) -> None:
         self._groups[project].discard(task)
@@ -168,11 +170,16 @@ class Appender:
 
     async def _run(self, project: str, group: list[_Call]) -> None:
         try:
-            rules = await self._projects.time_rules(project)
-            strict = await self._collections.strict(project)
-            prepared = await self._prepare([call.part for call in group], rules, strict)
-            await self._keep_refused(project, group, prepared.answers)
-            positions = [await self._store(project, batch, prepared.received_us) for batch in prepared.batches]
+            async with self._turns[project]:
+                rules = await self._projects.time_rules(project)
+                strict = await self._collections.strict(project)
+                prepared = await self._prepare([call.part for call in group], rules, strict)
+                await self._keep_refused(project, group, prepared.answers)
+                # Tasks start in the order in which they are made: groups enter the log in their order.
+                storing = [
+                    asyncio.create_task(self._store(project, batch, prepared.received_us)) for batch in prepared.batches
+                ]
+            positions = await asyncio.gather(*storing)
         except InklingError as error:
             for call in group:
                 _fail(call, error)

@@ -13,7 +13,6 @@ from services.runtime.auth import Role, current_caller
 from services.runtime.paging import PageTokens, page_size
 
 # The names of the methods are the protocol's.
-# ruff: noqa: N802
 
 SERVICE_NAME = "inkling.ingest.v1.CollectionService"
 _READERS = frozenset({Role.READ, Role.DEFINE, Role.SERVICE})

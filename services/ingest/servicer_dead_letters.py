@@ -14,7 +14,6 @@ from services.runtime.errors import InvalidArgument
 from services.runtime.paging import PageTokens, page_size
 
 # The names of the methods are the protocol's.
-# ruff: noqa: N802
 
 SERVICE_NAME = "inkling.ingest.v1.DeadLetterService"
 POLICIES = {

@@ -27,7 +27,6 @@ from services.runtime.auth import Role, current_caller
 from services.runtime.errors import InvalidArgument
 
 # The names of the methods are the protocol's.
-# ruff: noqa: N802
 
 SERVICE_NAME = "inkling.ingest.v1.IngestService"
 SUBSCRIBE = f"/{SERVICE_NAME}/Subscribe"

@@ -12,7 +12,6 @@ from services.runtime import fieldmasks
 from services.runtime.auth import Role, current_caller
 
 # The names of the methods are the protocol's.
-# ruff: noqa: N802
 
 SERVICE_NAME = "inkling.ingest.v1.ProjectService"
 POLICIES = {
