@@ -13,6 +13,7 @@ from rich.table import Table
 
 from inkling.errors import InklingError, PermissionDenied, Unauthenticated, Unavailable
 
+PIPE_WIDTH = 400
 HINTS: dict[type[InklingError], str] = {
     Unavailable: "Is it running? `inkling up` starts the services here; INKLING_ADDRESS_INGEST and "
     "INKLING_ADDRESS_FEATURES say where they are elsewhere.",
@@ -22,8 +23,8 @@ HINTS: dict[type[InklingError], str] = {
 
 
 def out() -> Console:
-    """For results."""
-    return Console(soft_wrap=True, highlight=False)
+    """For results; in a pipe no table is folded to the width of a screen."""
+    return Console(soft_wrap=True, highlight=False, width=None if sys.stdout.isatty() else PIPE_WIDTH)
 
 
 def err() -> Console:

@@ -31,7 +31,9 @@ def csv(
     ] = None,
     time_column: Annotated[str, typer.Option("--time", help="The column of the event time.")] = "",
     event: Annotated[str, typer.Option(help="The event type of every line: name or vendor/name/version.")] = "",
-    event_column: Annotated[str, typer.Option(help="The column of the event's name.")] = "",
+    event_column: Annotated[
+        str, typer.Option(help="The column of the event's name, or those of VENDOR/NAME/VERSION.")
+    ] = "",
     id_column: Annotated[str, typer.Option("--id", help="The column of the event id; else derived.")] = "",
     column: Annotated[
         list[str] | None,
@@ -45,6 +47,7 @@ def csv(
     if not collection and not (key and time_column and (event or event_column)):
         fail("say what the columns are: --key, --time and --event (or --event-column), or --collection")
     vendor, name, version = event_parts(event)
+    vendor_column, name_column, version_column = event_parts(event_column)
     started = time.monotonic()
     with connection.of(context).client() as client, progress_bar() as bar:
         task = bar.add_task(path.name, total=path.stat().st_size, lines="")
@@ -60,7 +63,9 @@ def csv(
                 event_name=name,
                 event_vendor=vendor,
                 event_version=version,
-                event_name_column=event_column,
+                event_name_column=name_column,
+                event_vendor_column=vendor_column,
+                event_version_column=version_column,
                 event_id_column=id_column,
                 collection=collection,
                 column_types=cast("dict[str, ColumnType]", pairs(column, "--type AMOUNT=number")),
@@ -84,7 +89,7 @@ def csv(
 
 
 def event_parts(event: str) -> tuple[str, str, str]:
-    """Vendor, name and version of `name` or `vendor/name/version`."""
+    """Vendor, name and version (or their columns) of `name` or `vendor/name/version`."""
     parts = event.split("/")
     if len(parts) == 1:
         return "", event, ""

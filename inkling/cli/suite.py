@@ -91,12 +91,17 @@ class Suite:
         """The process of a service."""
         return self._processes[name].pid
 
+    def reserve(self) -> None:
+        """Takes the folder and looks for the ports, before anything is started. SuiteError when somebody has them."""
+        if self._lock is None:
+            self.data_dir.mkdir(parents=True, exist_ok=True)
+            self._lock = take_lock(self.data_dir)
+            for name, port in self._ports.items():
+                self._ports[name] = free_port(name, port)
+
     async def start(self, *, timeout: float = 60.0) -> None:
         """Starts all services and waits until each is healthy. SuiteError with its last words when one is not."""
-        self.data_dir.mkdir(parents=True, exist_ok=True)
-        self._take_lock()
-        for name, port in self._ports.items():
-            self._ports[name] = free_port(name, port)
+        self.reserve()
         for name in self._specs:
             await self.start_one(name, timeout=timeout)
 
@@ -154,6 +159,7 @@ class Suite:
                     await process.wait()
             await self._readers[name]
         self._processes.clear()
+        # The file stays, empty of meaning: removing it would race with whoever opens it now.
         if self._lock is not None:
             self._lock.close()
             self._lock = None
@@ -205,16 +211,18 @@ class Suite:
     def _last_words(self, name: str) -> str:
         return "".join(f"\n  {line}" for line in self._tails.get(name, ()))
 
-    def _take_lock(self) -> None:
-        lock = (self.data_dir / "up.lock").open("w")
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            lock.close()
-            raise SuiteError(f"{self.data_dir} is in use: another `inkling up` runs on it") from None
-        lock.write(str(os.getpid()))
-        lock.flush()
-        self._lock = lock
+
+def take_lock(data_dir: Path) -> IO[str]:
+    """Marks a folder as in use until the file is closed. SuiteError when another process has it."""
+    lock = (data_dir / "up.lock").open("w")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        lock.close()
+        raise SuiteError(f"{data_dir} is in use: another `inkling up` runs on it") from None
+    lock.write(str(os.getpid()))
+    lock.flush()
+    return lock
 
 
 def free_port(name: str, port: int) -> int:

@@ -63,7 +63,12 @@ async def run(data_dir: Path, ports: dict[str, int]) -> int:
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stopping.set)
     async with Suite(data_dir, environ=os.environ, ports=ports, on_line=show) as suite:
+        suite.reserve()
+        # Shown and written at once: should a service fail to start, nobody could ask for the key again.
         key = await first_key(data_dir)
+        if key is not None:
+            console.print(f"API key of project {PROJECT} (shown once):  [bold]{escape(key)}[/]")
+        path = remember(data_dir, suite, key)
         starting = asyncio.create_task(suite.start())
         stopped = asyncio.create_task(stopping.wait())
         await asyncio.wait({starting, stopped}, return_when=asyncio.FIRST_COMPLETED)
@@ -72,7 +77,7 @@ async def run(data_dir: Path, ports: dict[str, int]) -> int:
             await asyncio.gather(starting, return_exceptions=True)
             return 0
         await starting
-        announce(data_dir, suite, key)
+        announce(suite, path)
         ended = asyncio.create_task(suite.ended())
         await asyncio.wait({ended, stopped}, return_when=asyncio.FIRST_COMPLETED)
         if stopping.is_set():
@@ -97,19 +102,22 @@ async def first_key(data_dir: Path, project: str = PROJECT) -> str | None:
     return None if made is None else made[1]
 
 
-def announce(data_dir: Path, suite: Suite, key: str | None) -> None:
-    """Says where the services are and, at the first start, what the key is; writes both for the other commands."""
-    console = err()
+def remember(data_dir: Path, suite: Suite, key: str | None) -> Path | None:
+    """Writes addresses and key for the other commands; None when no key is known here."""
     written = read_addresses(data_dir)
     known = key or (written.api_key if written else "")
     path = write_addresses(data_dir, Addresses(known, suite.address("ingest"), suite.address("features")))
+    return path if known else None
+
+
+def announce(suite: Suite, path: Path | None) -> None:
+    """Says where the services are, and where the other commands find the key."""
+    console = err()
     console.print()
     for spec in SERVICES:
         console.print(f"[bold green]ready[/]  {spec.name:<10} {suite.address(spec.name)}")
-    if key:
-        console.print(f"\nAPI key of project {PROJECT} (shown once):  [bold]{escape(key)}[/]")
-    if not known:
-        console.print("No key is known here: `inkling keys create` makes one; give it in INKLING_API_KEY.")
+    if path is None:
+        console.print("\nNo key is known here: `inkling keys create` makes one; give it in INKLING_API_KEY.")
     else:
-        console.print(f"Commands on this machine find it in {escape(str(path))}. Try: [bold]inkling project get[/]")
+        console.print(f"\nCommands on this machine find the key in {escape(str(path))}. Try: inkling project get")
     console.print("Ctrl-C stops.\n")

@@ -36,6 +36,14 @@ class Status(StrEnum):
     OUT_OF_RANGE = "OUT_OF_RANGE"
 
 
+STATUSES = {
+    number: Status(name.removeprefix("VALUE_STATUS_"))
+    for name, number in profile_pb2.ValueStatus.items()
+    if name.removeprefix("VALUE_STATUS_") in Status.__members__
+}
+"""By their numbers on the wire."""
+
+
 @dataclass(frozen=True, slots=True)
 class Reading:
     """The value of one attribute, how it came about, and the time of the last event that the attribute looks at.
@@ -228,11 +236,9 @@ def read_profile(message: profile_pb2.Profile) -> Profile:
 
 def read_value(message: profile_pb2.AttributeValue) -> Reading:
     """The reading of a message; a status that this client does not know yet is UNSPECIFIED."""
-    name = profile_pb2.ValueStatus.Name(message.status) if message.status in profile_pb2.ValueStatus.values() else ""
-    status = name.removeprefix("VALUE_STATUS_")
     return Reading(
         value=decode(message.value) if message.HasField("value") else None,
-        status=Status(status) if status in Status.__members__ else Status.UNSPECIFIED,
+        status=STATUSES.get(message.status, Status.UNSPECIFIED),
         last_event_time=instant(message.last_event_time) if message.HasField("last_event_time") else None,
         covered_fraction=message.covered_fraction,
     )
