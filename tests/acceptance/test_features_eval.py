@@ -7,6 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
+
+from inkling.cli import make_app
 
 from .direct_sql import profiles
 from .shared import EVENTS, GROUP, INSTANTS, instant, needs_shared
@@ -14,12 +17,16 @@ from .shared import EVENTS, GROUP, INSTANTS, instant, needs_shared
 pytestmark = needs_shared
 
 
+def options(events: Path, as_of: str) -> list[str]:
+    """The command's words."""
+    files = ["--group", str(GROUP), "--events", str(events)]
+    return ["features", "eval", *files, "--key", "domain_userid", "--as-of", as_of]
+
+
 def evaluate(events: Path, as_of: str) -> list[dict[str, Any]]:
-    """What the command prints: one object a line."""
-    options = ["--group", str(GROUP), "--events", str(events), "--key", "domain_userid", "--as-of", as_of]
-    command = [sys.executable, "-m", "inkling.cli", "features", "eval", *options]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    """What the command prints, run in this process: one object a line."""
+    done = CliRunner().invoke(make_app(), options(events, as_of))
+    assert done.exit_code == 0, done.stderr
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 
@@ -37,3 +44,9 @@ def test_each_object_has_the_key_first_and_the_attributes_in_their_order() -> No
     first = evaluate(EVENTS, "2025-04-10T00:00:00Z")[0]
     names = [attribute["name"] for attribute in json.loads(GROUP.read_text())["attributes"]]
     assert list(first) == ["domain_userid", *names]
+
+
+def test_the_installed_command_prints_the_same() -> None:
+    command = [str(Path(sys.executable).parent / "inkling"), *options(EVENTS, "2025-04-10T00:00:00Z")]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert list(map(json.loads, done.stdout.splitlines())) == evaluate(EVENTS, "2025-04-10T00:00:00Z")
