@@ -165,11 +165,12 @@ async def make_keys(data_dir: Path) -> dict[str, str]:
 async def run(screen: Screen, data_dir: Path) -> None:
     """Starts everything, runs the steps and stops everything."""
     screen.step("Start the services as processes on this machine: SQLite and a folder, nothing else")
+    screen.note("the first start on a machine compiles the kernel's loops: that may take half a minute")
     keys = await make_keys(data_dir)
     # Its own environment: whatever the caller has set for a suite of theirs is not meant for this one.
     environ = {name: value for name, value in os.environ.items() if not name.startswith("INKLING_")}
     async with Suite(data_dir, environ=environ, ports={"ingest": 0, "features": 0}) as suite:
-        await suite.start(timeout=120)
+        await suite.start()
         for name in ("ingest", "features"):
             screen.note(f"{name:<9} {suite.address(name)}  pid {suite.pid(name)}")
         async with AsyncClient(
@@ -185,7 +186,7 @@ async def run(screen: Screen, data_dir: Path) -> None:
 def main() -> int:
     """Runs the demo: 0 when everything holds, 1 when not."""
     screen = Screen(Console(highlight=False))
-    screen.console.print("[bold]Inkling[/]: real customers, real purchases, exact attributes, through real services.")
+    screen.console.print("[bold]Inkling[/]: real purchases in, exact attributes out, through the running services")
     try:
         with tempfile.TemporaryDirectory(prefix="inkling-demo-") as folder:
             asyncio.run(run(screen, Path(folder)))

@@ -22,6 +22,9 @@ HEALTH_METHOD = "/grpc.health.v1.Health/Check"
 SERVING = b"\x08\x01"
 """A HealthCheckResponse that says SERVING."""
 
+START_SECONDS = 180.0
+"""How long a service may take until it is healthy: the first start on a machine compiles the kernel's loops."""
+
 
 class SuiteError(Exception):
     """The services cannot be run; the text says why, for people."""
@@ -99,13 +102,13 @@ class Suite:
             for name, port in self._ports.items():
                 self._ports[name] = free_port(name, port)
 
-    async def start(self, *, timeout: float = 60.0) -> None:
+    async def start(self, *, timeout: float = START_SECONDS) -> None:
         """Starts all services and waits until each is healthy. SuiteError with its last words when one is not."""
         self.reserve()
         for name in self._specs:
             await self.start_one(name, timeout=timeout)
 
-    async def start_one(self, name: str, *, timeout: float = 60.0) -> None:
+    async def start_one(self, name: str, *, timeout: float = START_SECONDS) -> None:
         """Starts one service, for the first time or again, and waits until it is healthy."""
         spec = self._specs[name]
         process = await asyncio.create_subprocess_exec(
