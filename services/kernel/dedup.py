@@ -66,7 +66,7 @@ class Deduplicator:
         """Those among them that carried another content than the first."""
         self._table = _new_table(_START_CAPACITY)
         self._used = 0
-        self._newest = _EMPTY
+        self._newest = np.full(1, _EMPTY)
 
     def __len__(self) -> int:
         return self._used
@@ -97,14 +97,13 @@ class Deduplicator:
             batch.operation,
             batch.revision,
             np.int64(self.horizon_us),
+            self._newest,
             actions,
             hashes,
         )
         self._used += added
         self.duplicates += duplicates
         self.conflicts += conflicts
-        if rows:
-            self._newest = max(self._newest, batch.received_at.max())
         return Resolution(actions, hashes)
 
     def _reserve(self, rows: int) -> None:
@@ -112,7 +111,7 @@ class Deduplicator:
         capacity = len(self._table.received)
         if (self._used + rows) * 5 <= capacity * 3:
             return
-        oldest = max(int(self._newest) - self.horizon_us, int(_EMPTY))
+        oldest = max(int(self._newest[0]) - self.horizon_us, int(_EMPTY))
         live = (self._table.received > oldest) | (self._table.revision != 0)
         needed = int(live.sum()) + rows
         while needed * 5 > capacity * 2:
@@ -125,7 +124,7 @@ class Deduplicator:
         """The state as arrays, for a snapshot."""
         used = self._table.received != _EMPTY
         arrays: dict[str, NDArray[np.generic]] = {name: array[used] for name, array in self._table._asdict().items()}
-        counters = [self.horizon_us, self.duplicates, self.conflicts, int(self._newest)]
+        counters = [self.horizon_us, self.duplicates, self.conflicts, int(self._newest[0])]
         return arrays | {"counters": np.array(counters, np.int64)}
 
     @classmethod
@@ -136,7 +135,7 @@ class Deduplicator:
         self.duplicates, self.conflicts = duplicates, conflicts
         kept = _Table(*(np.ascontiguousarray(arrays[name]) for name in _Table._fields))
         self._reserve(len(kept.received))
-        self._newest = np.int64(newest)
+        self._newest[0] = newest
         self._used = _rehash(kept, self._table, np.ones(len(kept.received), np.bool_))
         return self
 
@@ -161,6 +160,7 @@ def _resolve(
     operation: NDArray[np.int8],
     revision: NDArray[np.int32],
     horizon: np.int64,
+    newest: NDArray[np.int64],
     actions: NDArray[np.int8],
     hashes: NDArray[np.uint64],
 ) -> tuple[int, int, int]:
@@ -168,6 +168,9 @@ def _resolve(
     duplicates = 0
     conflicts = 0
     for i in range(len(received)):
+        # Replicas' clocks differ a little: the horizon reaches back from the newest receipt so far, so that what is
+        # forgotten does not depend on when there was room.
+        newest[0] = max(newest[0], received[i])
         h1, h2 = hash128(content, offsets[i], offsets[i + 1])
         hashes[i] = h1
         slot = _slot(table, h1, h2)
@@ -175,7 +178,7 @@ def _resolve(
         current = table.revision[slot] if known else np.int32(0)
         if operation[i] == 0:
             # What was corrected is remembered for good, other ids for the horizon.
-            if known and (current != 0 or received[i] - table.received[slot] < horizon):
+            if known and (current != 0 or newest[0] - table.received[slot] < horizon):
                 duplicates += 1
                 if current == 0 and fingerprint[i] != table.fingerprint[slot]:
                     conflicts += 1
