@@ -66,8 +66,10 @@ class IngestProcess:
             try:
                 line = heard.get(timeout=max(0.0, give_up - time.monotonic()))
             except queue.Empty:
+                self.kill()
                 raise TimeoutError("\n".join(self.lines)) from None
             if line == "":
+                self._process.wait()
                 raise RuntimeError("\n".join(self.lines))
             if '"listening"' in line:
                 self.port = int(json.loads(line)["port"])
