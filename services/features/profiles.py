@@ -16,11 +16,14 @@ from services.features.definitions import (
 )
 from services.features.projection import Projection
 from services.features.values import STATUSES, Status, converter
+from services.kernel.aggregations import Function
 from services.kernel.engine import Engine, Reading
 from services.kernel.engine import Status as KernelStatus
 from services.runtime.errors import InvalidArgument, NotFound, Violation
 
 MAX_ATTRIBUTES = 2_000
+REMEMBERED = 1_024
+MOVING = (Function.TIME_SINCE_FIRST, Function.TIME_SINCE_LAST)
 LastEvent = Callable[[int | None], bytes]
 
 
@@ -50,6 +53,11 @@ class CompiledSelection:
         self.attributes = [each.attribute for each in chosen]
         self.engines: list[Engine] = []
         """Where values come from; each once."""
+        self._projection = projection
+        self._written: dict[str, tuple[list[int], bytes]] = {}
+        """By key value: the stamps of its state, and the entries for it."""
+        self.moving = False
+        """Whether values change with every instant, even when nothing happens."""
         self._key = wire.text_field(1, attribute_key)
         self._plan: list[tuple[int, int, Callable[[Reading], bytes]]] = []
         """For each value: the engine's place in `engines` or -1, the aggregation's place in it, and its writer."""
@@ -71,12 +79,31 @@ class CompiledSelection:
             return
         if slot.engine not in self.engines:
             self.engines.append(slot.engine)
+        self.moving |= attribute.aggregation in MOVING or slot.engine.complete_since_us is not None
         self._plan.append((self.engines.index(slot.engine), slot.place, reading_writer(attribute, last_event)))
 
     def values(self, key_value: str) -> bytes:
-        """The entries of `Profile.values` for a key, as of the projection's instant."""
+        """The entries of `Profile.values` for a key, as of the projection's instant.
+
+        What was written is remembered, and written again only after something happened to the key.
+        """
         engines = self.engines
         codes = [engine.key_codes.find(key_value) for engine in engines]
+        if self._projection is None or self.moving:
+            return self._write(codes)
+        stamp = self._projection.stamp
+        stamps = [-1 if code is None else stamp(engine, code) for engine, code in zip(engines, codes, strict=True)]
+        known = self._written.get(key_value)
+        if known is not None and known[0] == stamps:
+            return known[1]
+        data = self._write(codes)
+        if len(self._written) >= REMEMBERED:
+            self._written.clear()
+        self._written[key_value] = (stamps, data)
+        return data
+
+    def _write(self, codes: Sequence[int | None]) -> bytes:
+        engines = self.engines
         parts = []
         for engine, place, write in self._plan:
             reading = engines[engine].reading(place, codes[engine]) if engine >= 0 else _NOTHING

@@ -113,7 +113,7 @@ class Project:
     def tick(self) -> None:
         """Time has passed."""
         if self._projection is not None and self.ready.is_set():
-            self._projection.tick()
+            self._projection.advance()
 
     async def _run(self) -> None:
         backoff = Backoff()

@@ -22,6 +22,7 @@ from services.runtime.errors import DeadlineExceeded
 
 Touched = Mapping[Engine, NDArray[np.int32]]
 Listener = Callable[[Touched], None]
+_NEVER_US = 2**63 - 1
 
 
 class Slot(NamedTuple):
@@ -43,6 +44,9 @@ class Projection:
         self.apply_seconds = 0.0
         """Time spent applying batches, in all."""
         self.closed = False
+        self._stamps: dict[Engine, NDArray[np.int64]] = {}
+        self._quiet_until_us: int | None = None
+        """The next instant at which time alone changes a value, once it was asked for."""
         self._clock = clock
         self._waiters: set[tuple[int, asyncio.Future[None]]] = set()
         self._listeners: dict[object, Listener] = {}
@@ -64,6 +68,7 @@ class Projection:
         started = time.perf_counter()
         self.fold.apply(first_position, last_position, batch)
         self.fold.advance(self._clock.now_us())
+        self._quiet_until_us = None
         self.apply_seconds += time.perf_counter() - started
         self.head_position = max(self.head_position, self.fold.position)
         for waiter in [each for each in self._waiters if each[0] <= self.fold.position]:
@@ -72,20 +77,43 @@ class Projection:
                 waiter[1].set_result(None)
         self._tell()
 
-    def tick(self) -> None:
-        """Time has passed: what expired is told to those who watch."""
-        self.advance()
-        self._tell()
-
     def advance(self) -> None:
-        """Moves to the present, so that what is read next holds now."""
+        """Moves to the present, so that what is read next holds now; tells those who watch."""
         self.fold.advance(self._clock.now_us())
+        self._tell()
+        if self._quiet_until_us is not None and self.fold.as_of_us >= self._quiet_until_us:
+            self._quiet_until_us = None
+
+    def instant(self, *, moving: bool) -> int:
+        """The present instant t, for which what is read next holds.
+
+        While time alone changes nothing, the fold may stay behind: its values are those of t. `moving` says that values
+        are read that change with every instant.
+        """
+        t_us = self._clock.now_us() + 1
+        if self.fold.clock == "wall" and t_us > self.fold.as_of_us:
+            if self._quiet_until_us is None:
+                self._quiet_until_us = self.fold.next_change_us() or _NEVER_US
+            if not moving and t_us < self._quiet_until_us:
+                return t_us
+            self.advance()
+        return self.fold.as_of_us
 
     def _tell(self) -> None:
         touched = {engine: codes for engine, codes in self.fold.touched().items() if len(codes)}
+        for engine, codes in touched.items():
+            stamps = self._stamps.get(engine)
+            if stamps is None or len(stamps) <= codes[-1]:
+                stamps = self._stamps[engine] = _grown(stamps, len(engine.key_codes))
+            stamps[codes] += 1
         if touched:
             for listener in list(self._listeners.values()):
                 listener(touched)
+
+    def stamp(self, engine: Engine, code: int) -> int:
+        """A number that rises whenever the values of a key may have changed, but for those that always change."""
+        stamps = self._stamps.get(engine)
+        return 0 if stamps is None or code >= len(stamps) else stamps.item(code)
 
     def announce(self) -> None:
         """Tells those who watch that definitions or engines changed: they are called with nothing touched."""
@@ -145,6 +173,7 @@ class Projection:
     def adopt(self, engine: Engine) -> None:
         """Takes an engine in that has seen the same log up to the same position."""
         self.fold.attach(engine)
+        self._quiet_until_us = None
         self.revision += 1
         self.announce()
 
@@ -154,5 +183,14 @@ class Projection:
         for engine in list(self.fold.engines):
             if not any((engine.attribute_key, each) in wanted for each in engine.aggregations):
                 self.fold.detach(engine)
+                self._stamps.pop(engine, None)
                 self.revision += 1
         self.announce()
+
+
+def _grown(stamps: NDArray[np.int64] | None, count: int) -> NDArray[np.int64]:
+    """Room for so many keys, and for as many more."""
+    grown = np.zeros(2 * count, np.int64)
+    if stamps is not None:
+        grown[: len(stamps)] = stamps
+    return grown

@@ -22,7 +22,6 @@ from services.runtime.errors import InvalidArgument, Violation
 from services.runtime.paging import PageTokens
 
 # The names of the methods are the protocol's.
-# ruff: noqa: N802
 
 SERVICE_NAME = "inkling.features.v1.ProfileService"
 POLICIES = {
@@ -135,8 +134,8 @@ class ProfileServicer:
         compiled = reader.compiled(key, request.attribute_key, projection, lambda: _selection(request.selection))
         if projection is None:
             return compiled, 0, as_of_field(self._clock.now_us() + 1)
-        projection.advance()
-        return compiled, projection.position, as_of_field(projection.fold.as_of_us)
+        as_of_us = projection.instant(moving=compiled.moving)
+        return compiled, projection.position, as_of_field(as_of_us)
 
     async def _wait(
         self, request: messages.GetProfileRequest | messages.BatchGetProfilesRequest, project: Project

@@ -124,6 +124,7 @@ ENCODERS: Mapping[ValueType, Encoder] = {
 }
 """The content of an inkling.types.v1.Value, by the type of the value."""
 
+_VALUE_TAG = _TAGS[2]
 _FRACTION_TAG = _SMALL[5 << 3 | 1]
 _STATUS_FIELDS = (b"", *(_SMALL[3 << 3] + _SMALL[status] for status in Status))
 
@@ -152,13 +153,16 @@ class AttributeWriter:
         self, value: Value | None, status: Status, last_event_us: int | None = None, covered_fraction: float = 0.0
     ) -> bytes:
         """One AttributeValue with its tag and length."""
-        content = self._name
-        if value is not None:
-            content += delimited(2, self._encode(value))
-        content += _STATUS_FIELDS[status] + self._last_event(last_event_us)
+        tail = _STATUS_FIELDS[status] + self._last_event(last_event_us)
         if covered_fraction:
-            content += _FRACTION_TAG + _DOUBLE(covered_fraction)
-        return delimited(3, content)
+            tail += _FRACTION_TAG + _DOUBLE(covered_fraction)
+        if value is None:
+            return delimited(3, self._name + tail)
+        data = self._encode(value)
+        length = len(data)
+        return delimited(
+            3, self._name + _VALUE_TAG + (_SMALL[length] if length < 128 else varint(length)) + data + tail
+        )
 
 
 def profile(attribute_key: bytes, key_value: str, values: bytes, position: int, as_of: bytes) -> bytes:
@@ -169,8 +173,3 @@ def profile(attribute_key: bytes, key_value: str, values: bytes, position: int, 
 def text_field(field: int, text: str) -> bytes:
     """A string field; the empty text, the default, is not written."""
     return delimited(field, text.encode()) if text else b""
-
-
-def value_content(value: Value, value_type: ValueType) -> bytes:
-    """The content of an inkling.types.v1.Value."""
-    return ENCODERS[value_type](value)
