@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from services.features.feed import LogSettings, Part
+from services.features.feed import LogSettings, Part, PositionLostError
 from services.features.projects import Projects
 from services.features.settings import FeaturesSettings
 from services.features.store import MIGRATIONS, DefinitionStore
@@ -42,6 +42,8 @@ class MemoryLog:
         self, project: str, after_position: int, max_bytes: int, *, stop_at_head: bool = False
     ) -> AsyncGenerator[Part, None]:
         """See Feed."""
+        if after_position > len(self.rows):
+            raise PositionLostError("beyond the head")
         yield Part(self.settings, 0, 0, b"", len(self.rows), self.complete_since_us)
         position = after_position
         while True:
