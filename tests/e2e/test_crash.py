@@ -87,7 +87,7 @@ async def test_every_acknowledged_event_counts_exactly_once(tmp_path: Path, even
         client_of(suite, "two", retry=PATIENT) as two,
     ):
         # Batches so small and so far between that the load outlasts the killing.
-        batch = max(50, events // 400)
+        batch, pause = (100, 0.1) if events < 100_000 else (500, 0.3)
         loads = (
             Load(one, events * 7 // 10, 1.0, Random(1), batch, pause),
             Load(two, events * 3 // 10, 3.0, Random(2), batch, pause),
