@@ -26,5 +26,5 @@ class FeaturesSettings(Settings):
     """How often values that time alone changes are noticed and pushed to watchers."""
     apply_bytes: int = Field(default=512 * 1024, ge=1024)
     """The most bytes of the log applied at once while serving: larger is faster, smaller answers sooner."""
-    backfill_bytes: int = Field(default=4 * 1024 * 1024, ge=1024)
+    backfill_bytes: int = Field(default=1024 * 1024, ge=1024)
     """The same for filling what was just published, which runs beside the serving."""

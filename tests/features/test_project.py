@@ -28,7 +28,7 @@ from services.kernel.aggregations import Function
 from services.runtime.blobs import MemoryBlobStore
 from services.runtime.clocks import ManualClock
 from services.runtime.errors import DeadlineExceeded, Unavailable
-from tests.features.conftest import NOW_US, MemoryLog, purchase
+from tests.features.memory_log import NOW_US, MemoryLog, purchase
 from tests.features.reading import Answers, read
 
 DAY_US = 86_400_000_000
@@ -124,7 +124,7 @@ async def test_deleting_a_version_drops_the_state_that_nothing_else_needs(projec
     await publish(project, group())
     await publish(project, group(2, extra=True))
     await project.catalog.delete_group("attributeGroups/shopping/versions/2")
-    project.abandon("attributeGroups/shopping/versions/2")
+    await project.abandon("attributeGroups/shopping/versions/2")
     assert [len(engine.aggregations) for engine in project.serving().fold.engines] == [2]
 
 
@@ -292,7 +292,7 @@ async def test_a_version_deleted_while_it_is_filled_leaves_nothing(projects: Pro
     filling = project.fill(await project.catalog.set_state(name, GroupState.BACKFILLING))
     await asyncio.sleep(0.05)
     await project.catalog.delete_group(name)
-    project.abandon(name)
+    await project.abandon(name)
     assert filling.ended.is_set()
     await asyncio.sleep(0.2)
     assert [len(engine.aggregations) for engine in project.serving().fold.engines] == [2]
