@@ -56,7 +56,7 @@ class Project:
         self.catalog = catalog
         self.feed = feed
         self.ready = asyncio.Event()
-        """Set once all that was published before is served at the head of the log as it was at the start."""
+        """Set while all that was published before is served, since the head of the log as it was at the (re)start."""
         self.failures = 0
         """How often it had to start over because of an unexpected error."""
         self.snapshot_time_us = 0
@@ -137,6 +137,7 @@ class Project:
                 await backoff.wait("recovering", self.name, error)
 
     async def _follow(self, fold: Fold | None) -> None:
+        self.ready.clear()
         if self._projection is not None:
             self._projection.close()
             self._projection = None
