@@ -105,9 +105,9 @@ def run() -> list[Table]:
     callers = (1, 4, 16)
     columns = [f"{text}, {count} callers" for text in ("CPU µs", "events/s") for count in callers]
     note = (
-        "Durable; CPU of the server process in µs an event of 8 properties and 2 keys; medians of rounds that take turns. "
-        "Floors: a bare gRPC server that answers the same bytes (echo), and one that appends them unread to the same log "
-        "with the same fsync (append). In memory, an fsync costs nothing. Budget: 4 µs, in sight of 3."
+        "Durable; CPU of the server process in µs an event of 8 properties and 2 keys; medians of rounds that take "
+        "turns. Floors: a bare gRPC server that answers the same bytes (echo), and one that appends them unread to the "
+        "same log with the same fsync (append). In memory, an fsync costs nothing. Budget: 4 µs, in sight of 3."
     )
     table = Table(f"Ingest over gRPC, batches of {EVENTS}", columns, note)
     with contextlib.ExitStack() as stack:
