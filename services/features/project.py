@@ -22,7 +22,7 @@ from services.features.settings import FeaturesSettings
 from services.features.snapshots import SnapshotShelf
 from services.features.store import StoredGroup
 from services.kernel.engine import Engine
-from services.kernel.fold import Fold
+from services.kernel.fold import DAY_US, Fold
 from services.runtime.clocks import Clock
 from services.runtime.errors import Aborted, InklingError, Unavailable
 
@@ -284,6 +284,7 @@ class Project:
         try:
             self._snapshot_position = await self._shelf.save(projection)
             self._snapshot_revision, self.snapshot_time_us = revision, now_us
+            projection.fold.trim(projection.fold.as_of_us - round(self._settings.memory_days * DAY_US))
         except Exception:
             _LOGGER.exception("a snapshot could not be written", extra={"fields": {"project": self.name}})
         self._snapshot_due = time.monotonic() + self._settings.snapshot_seconds
