@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from inkling.ingest.v1.event_pb2 import Event
 from inkling.ingest.v1.ingest_service_pb2 import IngestRequest, IngestStreamRequest
 from services.ingest.admission import TimeRules, judge
+from services.ingest.compiled.faults import Fault
 from services.ingest.decode import Decoder, Part, Scanned
 from services.ingest.pivot import pivot
 from services.ingest.schemas import Schemas
@@ -160,7 +161,8 @@ def test_unusual_encodings_mean_what_they_mean_to_the_library(extra: bytes) -> N
 
 def test_a_malformed_event_is_alone() -> None:
     good = event("e0").SerializeToString()
-    bad = [good[:-1], b"\x0a\x03abc\xff", b"\x0a\x01\xff" + good, good + b"\x0c", good + b"\x00\x01"]
+    entity = b"\x3a\x0a\x12\x01\xff\x12\x01n\x18\x01\x22\x00"
+    bad = [good[:-1], good + entity, b"\x0a\x03abc\xff", b"\x0a\x01\xff" + good, good + b"\x0c", good + b"\x00\x01"]
     bodies = [good, *bad, good]
     request = b"".join(b"\x0a" + _varint(len(body)) + body for body in bodies)
     scanned = DECODER.scan([Part(request)])
@@ -239,7 +241,9 @@ def test_mutated_requests_never_mean_something_else_than_to_the_library(seed: in
         try:
             parsed = list(IngestRequest.FromString(changed).events)
         except DecodeError:
-            assert scanned.malformed_segments or scanned.malformed_rows.any()
+            # Values of kinds that events may not have are refused without a look inside.
+            forbidden = judge(scanned, ANY_TIME).faults == Fault.FORBIDDEN_KIND
+            assert scanned.malformed_segments or scanned.malformed_rows.any() or forbidden.any()
             continue
         assert not scanned.malformed_segments
         assert not scanned.malformed_rows.any()

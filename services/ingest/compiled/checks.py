@@ -5,9 +5,9 @@ from numpy.typing import NDArray
 
 from services.ingest.compiled.faults import Fault
 from services.ingest.compiled.fill import DELETION
-from services.ingest.compiled.jit import compiled, inlined
 from services.ingest.compiled.tables import Cell, Count, Kind, Row, Scope, Symbol, Table, Tables, Type
 from services.ingest.compiled.wire import Bytes, characters, has_control, signed
+from services.kernel.jit import compiled, inlined
 
 MAX_EVENT_BYTES = 1024 * 1024
 MAX_ID = 128

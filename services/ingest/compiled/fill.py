@@ -10,9 +10,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from services.ingest.compiled.jit import compiled, inlined
 from services.ingest.compiled.tables import Cell, Count, Kind, Row, Scope, Symbol, Table, Tables, Type
 from services.ingest.compiled.wire import Bytes, mix, same, signed
+from services.kernel.jit import compiled, inlined
 
 _PRIME = np.uint64(0x9E3779B97F4A7C15)
 _ALIGNMENT = 64

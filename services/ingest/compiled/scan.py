@@ -7,10 +7,10 @@ judge that event and scans what it makes of it. So an event that is not marked m
 
 import numpy as np
 
-from services.ingest.compiled.jit import compiled, inlined
 from services.ingest.compiled.scan_cells import DONE, FULL, ODD, intern, scan_entry, scan_instant
 from services.ingest.compiled.tables import Count, Row, Scope, Segment, Symbol, Table, Tables, Type
 from services.ingest.compiled.wire import BYTES, VARINT, Bytes, hash_text, is_utf8, length, mix, signed, skip, varint
+from services.kernel.jit import compiled, inlined
 
 _PRIME = np.uint64(0x9E3779B97F4A7C15)
 
@@ -67,7 +67,7 @@ def find_type(data: Bytes, p: int, size: int, t: Tables, seed: np.uint64) -> tup
 def scan_entity(data: Bytes, p: int, end: int, t: Tables, seed: np.uint64, row: int) -> int:
     """An Entity: first its coordinates, which name the scope of its properties, then these."""
     start = p
-    vendor, vendor_size, name, name_size, major = p, 0, p, 0, 0
+    vendor, vendor_size, name, name_size, major = -1, 0, -1, 0, 0
     properties = 0
     while p < end:
         tag, p = varint(data, p, end)
@@ -88,14 +88,18 @@ def scan_entity(data: Bytes, p: int, end: int, t: Tables, seed: np.uint64, row: 
         if p < 0:
             return ODD
         if tag == np.uint64(8 | BYTES):
+            if vendor >= 0:
+                return ODD
             vendor, vendor_size = p, size
         elif tag == np.uint64(16 | BYTES):
+            if name >= 0:
+                return ODD
             name, name_size = p, size
         else:
             properties += 1
         p += size
     t.events[row, Row.LARGEST_ENTITY] = max(t.events[row, Row.LARGEST_ENTITY], properties)
-    scope, plain = entity_scope(data, t, seed, row, vendor, vendor_size, name, name_size, major)
+    scope, plain = entity_scope(data, t, seed, row, max(vendor, start), vendor_size, max(name, start), name_size, major)
     if scope < 0:
         return ODD if scope == -2 else FULL
     p = start

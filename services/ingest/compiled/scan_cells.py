@@ -5,7 +5,6 @@ What these functions mean by STRANGE, DONE, FULL and ODD is told in `scan`.
 
 import numpy as np
 
-from services.ingest.compiled.jit import compiled, inlined
 from services.ingest.compiled.tables import Cell, Count, Kind, Row, Scope, Symbol, Tables
 from services.ingest.compiled.wire import (
     BYTES,
@@ -20,6 +19,7 @@ from services.ingest.compiled.wire import (
     skip,
     varint,
 )
+from services.kernel.jit import compiled, inlined
 
 DONE, FULL, ODD = 0, 1, -1
 """What reading a part answers: read; a table is full, allocate more and start again; the event is STRANGE."""
@@ -211,14 +211,14 @@ def scan_entry(
     data: Bytes, p: int, end: int, t: Tables, seed: np.uint64, row: int, scope: int, scope_plain: np.uint64
 ) -> int:
     """An entry of a map, appended as a cell: of keys when the scope is KEY, else of properties."""
-    key, key_size, value, value_size = p, 0, -1, 0
+    start, key, key_size, value, value_size = p, -1, 0, -1, 0
     while p < end:
         tag, p = varint(data, p, end)
         if p < 0:
             return ODD
         if tag == np.uint64(8 | BYTES):
             key_size, p = length(data, p, end)
-            if p < 0:
+            if p < 0 or key >= 0:
                 return ODD
             key = p
             p += key_size
@@ -231,6 +231,7 @@ def scan_entry(
         else:
             # The library leaves out entries with unknown fields.
             return ODD
+    key = max(key, start)
     plain, secret, is_text = hash_text(data, key, key_size, seed)
     if not is_text:
         return ODD

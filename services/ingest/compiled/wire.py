@@ -8,7 +8,7 @@ the caller then leaves the judgement to the protobuf library.
 import numpy as np
 from numpy.typing import NDArray
 
-from services.ingest.compiled.jit import compiled, inlined
+from services.kernel.jit import compiled, inlined
 
 STRANGE = -1
 """In place of the next offset: malformed, or to be judged by the protobuf library."""
