@@ -64,6 +64,10 @@ COMMON_FILTERS: tuple[Expression, ...] = (
     EventTypeIs("shop"),
     Compare(X, "is_not_null"),
 )
+CONSTANTS: tuple[Constant, ...] = (
+    *TEXTS, *INTEGERS, 2**53, 2**63, -(2**64),
+    0.1, 1.5, 2.0, 2.0**53, -0.0, 1e300, True, False, *map(Instant, INSTANTS_US)
+)  # fmt: skip
 CONTENTS = (*({"x": x} for x in SCALARS), *({"x": x, "y": y} for x in COMMON for y in COMMON), {})
 DATA = ({}, {}, *({"path": value} for value in COMMON))
 
@@ -84,13 +88,7 @@ def times() -> st.SearchStrategy[int]:
 
 def constants() -> st.SearchStrategy[Constant]:
     """What a property is compared with."""
-    return st.one_of(
-        st.sampled_from(TEXTS),
-        st.sampled_from(INTEGERS),
-        st.sampled_from((0.1, 1.5, 2.0, 2.0**53, -0.0)),
-        st.booleans(),
-        st.sampled_from(INSTANTS_US).map(Instant),
-    )
+    return st.sampled_from(CONSTANTS)
 
 
 def compares() -> st.SearchStrategy[Compare]:

@@ -2,15 +2,16 @@
 
 import time
 
+import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
 from services.kernel.building import EventRow, build_batch
 from services.kernel.columns import EventBatch
-from services.kernel.expressions import Compare, Expression, Property
+from services.kernel.expressions import Compare, Expression, Operator, Property
 
 from . import reference
-from .strategies import X, compares, events, filters
+from .strategies import CONSTANTS, SCALARS, X, compares, events, filters
 
 
 def matching(condition: Expression, log: list[EventRow]) -> list[bool]:
@@ -27,6 +28,14 @@ def with_text(text: str) -> EventRow:
 @given(condition=filters(), log=st.lists(events(), min_size=1, max_size=12))
 def test_a_condition_holds_for_the_same_events_as_in_the_reference(condition: Expression, log: list[EventRow]) -> None:
     assert matching(condition, log) == [reference.matches(event, condition) for event in log]
+
+
+@pytest.mark.parametrize("operator", ["=", "!=", "<", ">", "<=", ">=", "in", "like"])
+def test_every_operator_with_every_constant_means_the_same_for_every_value(operator: Operator) -> None:
+    log = [EventRow(str(i), "e", 0, 0, {"user": "ada"}, properties={"x": x}) for i, x in enumerate(SCALARS)]
+    for constant in CONSTANTS:
+        condition = Compare(X, operator, (constant,))
+        assert matching(condition, log) == [reference.matches(event, condition) for event in log], constant
 
 
 @given(condition=compares(), log=st.lists(events(), min_size=2, max_size=8))

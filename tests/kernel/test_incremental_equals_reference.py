@@ -20,7 +20,7 @@ from .reference import DAY_US
 from .strategies import DOUBLES, KEY, KEY_VALUES, RECEIVED_US, START_US, X, aggregations, edges, events, logs, times
 from .walks import SPAN_US, random_definitions, random_log
 
-WALKS = 300 if os.environ.get("INKLING_HYPOTHESIS_PROFILE") == "deep" else 12
+WALKS = 100 if os.environ.get("INKLING_HYPOTHESIS_PROFILE") == "deep" else 12
 
 
 @given(definitions=st.lists(aggregations(), min_size=1, max_size=5), log=logs(), data=st.data())
