@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from services.kernel.columns import EventBatch
 from services.kernel.hashing import hash128
-from services.kernel.jit import njit
+from services.kernel.jit import compiled
 
 IGNORED, ADDED, REPLACED, RETRACTED = 0, 1, 2, 3
 _DELETED = np.int32(2**31 - 1)
@@ -140,7 +140,7 @@ class Deduplicator:
         return self
 
 
-@njit
+@compiled
 def _slot(table: _Table, h1: np.uint64, h2: np.uint64) -> int:
     """The slot of an id, or the free one where it belongs."""
     mask = len(table.received) - 1
@@ -150,7 +150,7 @@ def _slot(table: _Table, h1: np.uint64, h2: np.uint64) -> int:
     return int(slot)
 
 
-@njit
+@compiled
 def _resolve(
     table: _Table,
     offsets: NDArray[np.int32],
@@ -199,7 +199,7 @@ def _resolve(
     return added, duplicates, conflicts
 
 
-@njit
+@compiled
 def _rehash(source: _Table, target: _Table, wanted: NDArray[np.bool_]) -> int:
     count = 0
     for i in range(len(wanted)):

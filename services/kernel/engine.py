@@ -320,6 +320,8 @@ class Engine:
         """
         if any(bounds.ttl_us is not None for bounds in self.registry.all_bounds):
             return 0
+        # What waits for its time to come is needed whatever the caller says.
+        before_us = min(before_us, self.memory.now_us)
         for bounds in self.registry.all_bounds:
             if not isinstance(bounds.window, Lifetime):
                 before_us = min(before_us, bounds.lower_us)

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 import numpy as np
 from numpy.typing import NDArray
 
-from services.kernel.jit import njit
+from services.kernel.jit import compiled
 
 _C1 = np.uint64(0x87C37B91114253D5)
 _C2 = np.uint64(0x4CF5AD432745937F)
@@ -22,12 +22,12 @@ def content_fingerprint(parts: Iterable[str]) -> int:
     return total & 0xFFFFFFFFFFFFFFFF
 
 
-@njit
+@compiled
 def _rotate(x: np.uint64, r: int) -> np.uint64:
     return (x << np.uint64(r)) | (x >> np.uint64(64 - r))
 
 
-@njit
+@compiled
 def mix64(x: np.uint64) -> np.uint64:
     """MurmurHash3's finaliser: spreads all bits of a 64-bit number."""
     x ^= x >> np.uint64(33)
@@ -38,7 +38,7 @@ def mix64(x: np.uint64) -> np.uint64:
     return x
 
 
-@njit
+@compiled
 def _word(data: NDArray[np.uint8], start: int) -> np.uint64:
     """Eight bytes, little-endian."""
     word = np.uint64(0)
@@ -47,7 +47,7 @@ def _word(data: NDArray[np.uint8], start: int) -> np.uint64:
     return word
 
 
-@njit
+@compiled
 def _last_word(data: NDArray[np.uint8], start: int, end: int, length: int) -> np.uint64:
     """The bytes [start, end), at most eight, little-endian; read as a whole word where there are bytes before them."""
     if length >= 8:
@@ -58,7 +58,7 @@ def _last_word(data: NDArray[np.uint8], start: int, end: int, length: int) -> np
     return word
 
 
-@njit
+@compiled
 def hash128(data: NDArray[np.uint8], start: int, end: int) -> tuple[np.uint64, np.uint64]:
     """MurmurHash3 x64 128 of data[start:end], seed 0 (public domain, A. Appleby)."""
     length = end - start

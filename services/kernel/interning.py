@@ -7,7 +7,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from services.kernel.hashing import hash128
-from services.kernel.jit import njit
+from services.kernel.jit import compiled
 from services.kernel.rows import grown
 
 _REMEMBERED = 65_536
@@ -109,7 +109,7 @@ class Interner:
             self.codes(array.slice(start, _REMEMBERED).cast(pa.string()))
 
 
-@njit
+@compiled
 def _matches(table: _Table, code: int, content: NDArray[np.uint8], first: int, last: int) -> bool:
     start = table.offsets[code]
     if table.offsets[code + 1] - start != last - first:
@@ -120,7 +120,7 @@ def _matches(table: _Table, code: int, content: NDArray[np.uint8], first: int, l
     return True
 
 
-@njit
+@compiled
 def _slot(table: _Table, h: np.uint64, content: NDArray[np.uint8], first: int, last: int) -> int:
     """The slot of a string, or the free one where it belongs."""
     mask = np.int64(len(table.slots) - 1)
@@ -132,13 +132,13 @@ def _slot(table: _Table, h: np.uint64, content: NDArray[np.uint8], first: int, l
         slot = (slot + 1) & mask
 
 
-@njit
+@compiled
 def _find(table: _Table, content: NDArray[np.uint8]) -> int:
     h, _ = hash128(content, 0, len(content))
     return int(table.slots[_slot(table, h, content, 0, len(content))])
 
 
-@njit
+@compiled
 def _intern(table: _Table, ends: NDArray[np.int32], content: NDArray[np.uint8], result: NDArray[np.int32]) -> None:
     for i in range(len(result)):
         first, last = ends[i], ends[i + 1]
@@ -157,7 +157,7 @@ def _intern(table: _Table, ends: NDArray[np.int32], content: NDArray[np.uint8], 
         result[i] = code
 
 
-@njit
+@compiled
 def _fill_slots(table: _Table) -> None:
     mask = np.int64(len(table.slots) - 1)
     for code in range(table.size[0]):

@@ -10,7 +10,7 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from services.kernel.jit import njit
+from services.kernel.jit import compiled
 
 T = TypeVar("T", bound=np.generic)
 
@@ -163,7 +163,7 @@ def grown(array: NDArray[T], capacity: int, fill: int = 0) -> NDArray[T]:
     return result
 
 
-@njit
+@compiled
 def _copy_ids(
     target: NDArray[np.uint8],
     position: int,
@@ -177,7 +177,7 @@ def _copy_ids(
             position += 1
 
 
-@njit
+@compiled
 def _gather_ids(
     target: NDArray[np.uint8],
     target_starts: NDArray[np.int64],
@@ -190,7 +190,7 @@ def _gather_ids(
             target[target_starts[i] + j] = source[starts[i] + j]
 
 
-@njit
+@compiled
 def precedes(rows: Rows, a: int, b: int) -> bool:
     """Whether row a comes before row b in the total order (time, then event id)."""
     if rows.times[a] != rows.times[b]:

@@ -4,7 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from services.kernel.aggregates.base import Memory
-from services.kernel.jit import njit
+from services.kernel.jit import compiled
 from services.kernel.rows import Bit, Rows
 from services.kernel.timelines import Lists, lower_bound
 from services.kernel.windows import MIN_US
@@ -50,7 +50,7 @@ def settle_sessions(
     return leaving[:left], entering[:entered]
 
 
-@njit
+@compiled
 def _settle(
     lists: Lists,
     columns: Rows,
@@ -90,13 +90,13 @@ def _settle(
     return left, entered
 
 
-@njit
+@compiled
 def _is_fresh(fresh: NDArray[np.int32], row: int) -> bool:
     place = np.searchsorted(fresh, row)
     return bool(place < len(fresh) and fresh[place] == row)
 
 
-@njit
+@compiled
 def _start_of_run(
     lists: Lists,
     columns: Rows,

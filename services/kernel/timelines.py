@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from services.kernel.jit import njit
+from services.kernel.jit import compiled
 from services.kernel.rows import Rows, grown, precedes
 
 
@@ -82,7 +82,7 @@ def _new_lists(keys: int, pool: int) -> Lists:
     )
 
 
-@njit
+@compiled
 def _compact_into(lists: Lists, pool: NDArray[np.int32], start: NDArray[np.int64]) -> int:
     used = 0
     for key in range(len(lists.start)):
@@ -99,7 +99,7 @@ def _compacted(lists: Lists, size: int) -> Lists:
     return lists._replace(pool=pool, start=start, used=np.array([used], np.int64))
 
 
-@njit
+@compiled
 def make_room(lists: Lists, key: int) -> bool:
     """Makes room for one more row in a key's list, moving it to the pool's end when it is full; False: pool is full."""
     capacity = lists.capacity[key]
@@ -117,7 +117,7 @@ def make_room(lists: Lists, key: int) -> bool:
     return True
 
 
-@njit
+@compiled
 def place_of(lists: Lists, rows: Rows, key: int, row: int) -> int:
     """The index in a key's list of the first row that does not come before `row`."""
     start = lists.start[key]
@@ -133,7 +133,7 @@ def place_of(lists: Lists, rows: Rows, key: int, row: int) -> int:
     return int(low)
 
 
-@njit
+@compiled
 def lower_bound(lists: Lists, rows: Rows, key: int, time: np.int64) -> int:
     """The index in a key's list of the first row that is not earlier than `time`."""
     start = lists.start[key]
@@ -147,7 +147,7 @@ def lower_bound(lists: Lists, rows: Rows, key: int, time: np.int64) -> int:
     return int(low)
 
 
-@njit
+@compiled
 def insert_at(lists: Lists, key: int, index: int, row: int) -> None:
     """Puts a row at an index of a key's list, which has room."""
     start = lists.start[key]
@@ -157,7 +157,7 @@ def insert_at(lists: Lists, key: int, index: int, row: int) -> None:
     lists.length[key] += 1
 
 
-@njit
+@compiled
 def remove_range(lists: Lists, key: int, first: int, last: int) -> None:
     """Takes the entries [first, last) out of a key's list."""
     start, length = lists.start[key], lists.length[key]
@@ -166,7 +166,7 @@ def remove_range(lists: Lists, key: int, first: int, last: int) -> None:
     lists.length[key] = length - (last - first)
 
 
-@njit
+@compiled
 def _insert(lists: Lists, columns: Rows, rows: NDArray[np.int32], done: int) -> int:
     for i in range(done, len(rows)):
         key = columns.keys[rows[i]]
@@ -176,7 +176,7 @@ def _insert(lists: Lists, columns: Rows, rows: NDArray[np.int32], done: int) -> 
     return len(rows)
 
 
-@njit
+@compiled
 def _remove(lists: Lists, columns: Rows, rows: NDArray[np.int32]) -> None:
     for i in range(len(rows)):
         key = columns.keys[rows[i]]

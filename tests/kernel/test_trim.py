@@ -47,3 +47,14 @@ def test_what_no_window_needs_is_let_go() -> None:
     # The row of the last event is kept by itself: its time is told with every reading.
     assert engine.rows == 40
     assert engine.read("ada")[0].value == 40
+
+
+def test_events_that_wait_for_their_time_are_kept() -> None:
+    evaluator = Evaluator([Aggregation(Function.COUNTER, Everything())])
+    start = evaluator.fold.as_of_us
+    rows = [EventRow(str(i), "view", start + i - 9, start, {KEY: "ada"}) for i in range(12)]
+    evaluator.apply(rows)
+    assert evaluator.fold.trim(start + 10_000) == 8
+    evaluator.fold.advance_exactly(start + 10)
+    (engine,) = evaluator.fold.engines
+    assert engine.read("ada")[0].value == 12

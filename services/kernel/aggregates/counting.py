@@ -5,7 +5,7 @@ from numpy.typing import NDArray
 
 from services.kernel.aggregates.base import Reader, States, WindowedState
 from services.kernel.aggregations import Aggregation
-from services.kernel.jit import njit
+from services.kernel.jit import compiled
 from services.kernel.rows import Rows, grown
 
 
@@ -31,7 +31,7 @@ class Count(WindowedState):
         self.counts = np.array(arrays["counts"])
 
 
-@njit
+@compiled
 def _add(counts: NDArray[np.int64], columns: Rows, rows: NDArray[np.int32], word: int, mask: np.uint64, n: int) -> None:
     for i in range(len(rows)):
         if columns.flags[rows[i], word] & mask:

@@ -5,7 +5,7 @@ from numpy.typing import NDArray
 
 from services.kernel.aggregates.base import Reader, States, StreamState, Value, WindowedState, term_decoder
 from services.kernel.aggregations import Aggregation
-from services.kernel.jit import njit
+from services.kernel.jit import compiled
 from services.kernel.rows import Rows, grown, precedes
 from services.kernel.timelines import Lists, lower_bound, place_of
 
@@ -86,7 +86,7 @@ class First(WindowedState):
         self.rows = np.array(arrays["rows"])
 
 
-@njit
+@compiled
 def _enter_last(last: NDArray[np.int32], columns: Rows, rows: NDArray[np.int32], word: int, mask: np.uint64) -> None:
     for i in range(len(rows)):
         row = rows[i]
@@ -96,7 +96,7 @@ def _enter_last(last: NDArray[np.int32], columns: Rows, rows: NDArray[np.int32],
                 last[key] = row
 
 
-@njit
+@compiled
 def _forget_last(
     last: NDArray[np.int32],
     lists: Lists,
@@ -118,7 +118,7 @@ def _forget_last(
                 break
 
 
-@njit
+@compiled
 def _enter_first(first: NDArray[np.int32], columns: Rows, rows: NDArray[np.int32], word: int, mask: np.uint64) -> None:
     for i in range(len(rows)):
         row = rows[i]
@@ -128,7 +128,7 @@ def _enter_first(first: NDArray[np.int32], columns: Rows, rows: NDArray[np.int32
                 first[key] = row
 
 
-@njit
+@compiled
 def _move_first(
     first: NDArray[np.int32],
     lists: Lists,

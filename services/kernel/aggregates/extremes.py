@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from services.kernel.aggregates.base import Memory, Reader, States, StreamState, Value, term_decoder
 from services.kernel.aggregations import Aggregation, TermType
-from services.kernel.jit import njit
+from services.kernel.jit import compiled, njit
 from services.kernel.rows import Bit, Rows
 from services.kernel.timelines import Lists, Timelines, insert_at, lower_bound, make_room, place_of, remove_range
 
@@ -78,7 +78,7 @@ class Greatest(_Staircase):
     greatest = True
 
 
-@njit
+@compiled
 def _climb(
     lists: Lists,
     columns: Rows,
@@ -141,7 +141,7 @@ def _steps(lists: Lists) -> NDArray[np.int32]:
     return rows
 
 
-@njit
+@compiled
 def _step(lists: Lists, columns: Rows, key: int, lower: np.int64) -> int:
     index = lower_bound(lists, columns, key, lower)
     if index == lists.length[key]:

@@ -17,7 +17,7 @@ from services.kernel.aggregates.base import (
     WindowedState,
 )
 from services.kernel.hashing import mix64
-from services.kernel.jit import njit
+from services.kernel.jit import compiled, njit
 from services.kernel.rows import Bit, Rows, grown, precedes
 from services.kernel.timelines import Lists, place_of
 
@@ -190,14 +190,14 @@ def _new_table(capacity: int) -> Table:
     )
 
 
-@njit
+@compiled
 def _home(table: Table, key: int, term: int) -> int:
     """The slot where the search for a pair begins."""
     mixed = mix64(mix64(np.uint64(term)) ^ (np.uint64(key) * np.uint64(0x9E3779B97F4A7C15)))
     return np.int64(mixed & np.uint64(len(table.slots) - 1))  # type: ignore[return-value]
 
 
-@njit
+@compiled
 def _slot(table: Table, key: int, term: int) -> int:
     """The slot of a pair, or the free one where it belongs."""
     slot = _home(table, key, term)
@@ -208,14 +208,14 @@ def _slot(table: Table, key: int, term: int) -> int:
         slot = (slot + 1) & (len(table.slots) - 1)
 
 
-@njit
+@compiled
 def _fill_slots(table: Table) -> None:
     for pair in range(table.size[0]):
         if table.uses[pair] > 0:
             table.slots[_slot(table, table.keys[pair], table.terms[pair])] = pair
 
 
-@njit
+@compiled
 def _take(table: Table, heads: NDArray[np.int32], key: int, term: int, row: int) -> int:
     """A new pair, at the head of its key's list."""
     if table.size[1] >= 0:
@@ -235,7 +235,7 @@ def _take(table: Table, heads: NDArray[np.int32], key: int, term: int, row: int)
     return int(pair)
 
 
-@njit
+@compiled
 def _give_up(table: Table, heads: NDArray[np.int32], slot: int) -> None:
     """Takes the pair in a slot out of its key's list and out of the table, closing the gap in the run of slots."""
     pair = table.slots[slot]
@@ -261,7 +261,7 @@ def _give_up(table: Table, heads: NDArray[np.int32], slot: int) -> None:
     table.slots[gap] = NONE
 
 
-@njit
+@compiled
 def _enter(
     table: Table,
     heads: NDArray[np.int32],
@@ -291,7 +291,7 @@ def _enter(
         counts[pair] += 1
 
 
-@njit
+@compiled
 def _leave(
     table: Table,
     heads: NDArray[np.int32],
@@ -318,7 +318,7 @@ def _leave(
                 _give_up(table, heads, slot)
 
 
-@njit
+@compiled
 def _forget(
     table: Table,
     lists: Lists,

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from services.kernel.aggregates.base import Reader, States, Value, WindowedState
 from services.kernel.aggregates.counting import Count
 from services.kernel.aggregations import Aggregation, TermType
-from services.kernel.jit import njit
+from services.kernel.jit import compiled
 from services.kernel.rows import Rows, grown
 
 _SCALE = 1074
@@ -102,7 +102,7 @@ class NumberSum(WindowedState):
         self.digits, self.lowest = np.array(arrays["digits"]), int(arrays["lowest"].tolist()[0])
 
 
-@njit
+@compiled
 def _add_integers(
     digits: NDArray[np.int64],
     columns: Rows,
@@ -120,7 +120,7 @@ def _add_integers(
             digits[key, 1] += sign * (values[row] >> 32)
 
 
-@njit
+@compiled
 def _split(bits: int) -> tuple[int, int, int]:
     """A double by its bits: its mantissa, the digit where it starts and the shift within."""
     exponent = (bits >> 52) & 0x7FF
@@ -131,7 +131,7 @@ def _split(bits: int) -> tuple[int, int, int]:
     return mantissa, exponent >> 5, exponent & 31
 
 
-@njit
+@compiled
 def _digit_range(
     columns: Rows, rows: NDArray[np.int32], word: int, mask: np.uint64, values: NDArray[np.int64]
 ) -> tuple[int, int]:
@@ -144,7 +144,7 @@ def _digit_range(
     return first, last
 
 
-@njit
+@compiled
 def _add_doubles(
     digits: NDArray[np.int64],
     lowest: int,
