@@ -293,9 +293,8 @@ def _compare_integers_with_float(cells: NDArray[np.generic], operator: str, valu
 
 
 def _python_compare(left: float, operator: str, right: int | float) -> bool:
-    return {"=": left == right, "<": left < right, ">": left > right, "<=": left <= right, ">=": left >= right}[
-        operator
-    ]
+    outcomes = {"=": left == right, "!=": left != right, "<": left < right, ">": left > right}
+    return (outcomes | {"<=": left <= right, ">=": left >= right, "like": False})[operator]
 
 
 def _by_event_type(batch: EventBatch, test: Callable[[str], bool]) -> Bools:
