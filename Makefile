@@ -58,7 +58,7 @@ imports: setup
 
 protolint: setup
 	@$(PYTHON) tools/protos.py .venv/protos.binpb
-	@cd protos && ../.venv/bin/buf lint ../.venv/protos.binpb
+	@.venv/bin/buf lint .venv/protos.binpb --config protos/buf.yaml
 
 bench: setup ## The figures, each beside its floor
 	@$(PYTHON) -m benchmarks

@@ -1,11 +1,10 @@
-"""What the SQLite log costs on top of the disk: `python -m benchmarks.bench_log [--events N] [--folder PATH]`.
+"""What the SQLite log costs on top of the disk.
 
 Each row appends the same batches from so many concurrent callers. The floor, from the same run, appends the same bytes
 to a plain file with one fdatasync for each group of as many batches as there are callers: what an ideal group commit
 would do. Medians of interleaved rounds. `cpu` is this process's user and system time.
 """
 
-import argparse
 import asyncio
 import os
 import statistics
@@ -17,6 +16,7 @@ from pathlib import Path
 from random import Random
 from typing import NamedTuple
 
+from benchmarks.tables import Table
 from services.ingest.log.sqlite import SqliteEventLog
 from services.kernel.building import EventRow, build_batch
 from services.kernel.columns import to_ipc
@@ -83,33 +83,36 @@ async def through_log(path: Path, data: bytes, rows: int, batches: int, callers:
     await log.close()
 
 
-async def main(events: int, rounds: int, folder: Path) -> None:
-    """Prints the table."""
-    print("| batch | bytes | callers | floor wall | floor cpu | log wall | log cpu | on top, wall |")
-    print("|---|---|---|---|---|---|---|---|")
+async def tabulate(events: int, rounds: int) -> Table:
+    """Rounds of floor and log take turns."""
+    table = Table(
+        "The SQLite log, µs an event",
+        ["batch", "bytes", "callers", "floor", "floor CPU", "log", "log CPU", "log less floor"],
+        "Floor: the same bytes written to a plain file, with one fdatasync for each group of callers. Medians.",
+    )
     for rows, callers in ((500, 1), (500, 4), (500, 16), (2000, 4), (50, 16)):
         data = sample(rows)
         batches = events // rows // callers * callers
         count = batches * rows
         costs: dict[str, list[Cost]] = {"floor": [], "log": [], "top": []}
         for number in range(rounds):
-            with tempfile.TemporaryDirectory(dir=folder) as place:
+            with tempfile.TemporaryDirectory() as place:
                 lowest = await measure(floor(Path(place) / f"{number}.bin", data, batches, callers), count)
                 log = await measure(through_log(Path(place) / f"{number}.db", data, rows, batches, callers), count)
                 costs["floor"].append(lowest)
                 costs["log"].append(log)
                 costs["top"].append(Cost(log.wall - lowest.wall, log.cpu - lowest.cpu))
         lowest, log, top = (median(costs[name]) for name in ("floor", "log", "top"))
-        print(
-            f"| {rows} | {len(data)} | {callers} | {lowest.wall:.2f} | {lowest.cpu:.2f} | {log.wall:.2f} "
-            f"| {log.cpu:.2f} | {top.wall:.2f} µs/event |"
-        )
+        cells = (lowest.wall, lowest.cpu, log.wall, log.cpu, top.wall)
+        table.add("append", f"{rows:,}", f"{len(data):,}", str(callers), *cells)
+    return table
+
+
+def run() -> list[Table]:
+    """Measures and tabulates."""
+    return [asyncio.run(tabulate(100_000, 5))]
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--events", type=int, default=200_000)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--folder", type=Path, default=None)
-    options = parser.parse_args()
-    asyncio.run(main(options.events, options.rounds, options.folder))
+    for each in run():
+        each.print()

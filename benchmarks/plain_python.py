@@ -1,6 +1,7 @@
 """The nineteen attributes as a careful engineer would write them without a kernel: dicts and deques, for scale.
 
-It holds exact windows at the time of the newest event of each key: it would be wrong between events and after late ones.
+It holds exact windows at the time of the newest event of each key: it would be wrong between events, and after late
+ones.
 """
 
 from collections import Counter, defaultdict, deque

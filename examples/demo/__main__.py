@@ -196,9 +196,10 @@ def main() -> int:
     screen.console.print(
         f"\n[bold green]All of it holds[/], after {screen.seconds:.0f} s. Next, type:\n\n"
         "  [bold]make up[/]                         the services, to stay; it prints a key\n"
+        "  [bold]source .venv/bin/activate[/]       for the commands below\n"
         "  [bold]inkling ingest csv --help[/]       your own events\n"
         "  [bold]inkling definitions plan --help[/] your own attributes, before anything changes\n"
-        "  [bold]less examples/demo/attributes.py[/]  what you have just seen, as code\n"
+        "  [bold]less examples/demo/attributes.py[/] what you have just seen, as code\n"
     )
     return 0
 

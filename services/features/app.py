@@ -1,5 +1,6 @@
 """The composition root: opens everything in one place, serves, and closes it in reverse."""
 
+import asyncio
 import socket
 import sys
 from collections.abc import AsyncIterator
@@ -22,6 +23,7 @@ from services.features.servicer_definitions import OPERATION_ROLES, DefinitionSe
 from services.features.servicer_profiles import ProfileServicer
 from services.features.settings import FeaturesSettings
 from services.features.store import MIGRATIONS, DefinitionStore
+from services.kernel.warming import warm
 from services.runtime import operations
 from services.runtime.blobs import FolderBlobStore
 from services.runtime.channels import open_channel
@@ -49,6 +51,7 @@ class App:
 async def main(settings: FeaturesSettings) -> None:
     """Serves until told to stop."""
     sys.setswitchinterval(_SWITCH_SECONDS)
+    await asyncio.to_thread(warm)
     async with (
         open_channel(settings.ingest_target, key=settings.service_key, ca_file=settings.ingest_ca_file) as channel,
         open_app(settings, IngestFeed(channel), SystemClock()) as app,

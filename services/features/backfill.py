@@ -86,8 +86,9 @@ class Backfill:
         elif part.last_position > self._projection.position:
             # The live fold stands within this part, or before it: up to there, and not further, at once.
             self._apply(part, self._projection.position)
-        # From here on nothing yields: the positions cannot change between the comparison and the deed.
         self.progress.done = self._fold.position
+        await self._projection.wait_changeable()
+        # From here on nothing yields: the positions cannot change between the comparison and the deed.
         if self._fold.position != self._projection.position or self._engine is None:
             return False
         self.progress.stage = "attach"

@@ -22,7 +22,7 @@ from services.features.settings import FeaturesSettings
 from services.features.snapshots import SnapshotShelf
 from services.features.store import StoredGroup
 from services.kernel.engine import Engine
-from services.kernel.fold import Fold
+from services.kernel.fold import DAY_US, Fold
 from services.runtime.clocks import Clock
 from services.runtime.errors import Aborted, InklingError, Unavailable
 
@@ -56,7 +56,7 @@ class Project:
         self.catalog = catalog
         self.feed = feed
         self.ready = asyncio.Event()
-        """Set once all that was published before is served at the head of the log as it was at the start."""
+        """Set while all that was published before is served, since the head of the log as it was at the (re)start."""
         self.failures = 0
         """How often it had to start over because of an unexpected error."""
         self.snapshot_time_us = 0
@@ -70,6 +70,7 @@ class Project:
         self._goal = 0
         self._snapshot_task: asyncio.Task[None] | None = None
         self._snapshot_position = 0
+        self._snapshot_revision = 0
         self._snapshot_due = 0.0
 
     # For readers.
@@ -107,8 +108,8 @@ class Project:
                     await task
         self._task = None
         projection = self._projection
-        if projection is not None and projection.position > self._snapshot_position and projection.fold.engines:
-            await self._save(projection.fold)
+        if projection is not None and self._has_news(projection):
+            await self._save(projection)
 
     def tick(self) -> None:
         """Time has passed."""
@@ -136,6 +137,7 @@ class Project:
                 await backoff.wait("recovering", self.name, error)
 
     async def _follow(self, fold: Fold | None) -> None:
+        self.ready.clear()
         if self._projection is not None:
             self._projection.close()
             self._projection = None
@@ -150,6 +152,7 @@ class Project:
                     _obey(part.settings, projection.fold)
                 projection.head_position = max(part.head_position, projection.head_position)
                 if part.last_position:
+                    await projection.wait_changeable()
                     projection.apply(part.first_position, part.last_position, part.batch())
                 self._check_ready(projection)
                 self._consider_snapshot(projection)
@@ -169,6 +172,7 @@ class Project:
         self.snapshot_time_us = self._clock.now_us() if fold.position else 0
         published = self.catalog.published
         projection.release(stored.group for stored in published)
+        self._snapshot_revision = projection.revision
         for stored in published:
             missing = projection.missing(stored.group)
             if missing and fold.position == 0:
@@ -240,18 +244,15 @@ class Project:
                 await projection.wait_for(progress.total, 0.25)
         progress.done = progress.total
 
-    def abandon(self, name: str) -> None:
+    async def abandon(self, name: str) -> None:
         """Stops filling a version that is not to be served any more, and lets its state go."""
         filling = self._fillings.get(name)
         if filling is not None:
             if filling.task is not None:
                 filling.task.cancel()
             self._end(filling, Aborted(f"{name} is not to be published any more", reason="DELETED"))
-        self.release()
-
-    def release(self) -> None:
-        """Lets the state go that no published version needs."""
         if self._projection is not None:
+            await self._projection.wait_changeable()
             self._projection.release(stored.group for stored in self.catalog.published)
 
     def _end(self, filling: Filling, error: InklingError | None = None) -> None:
@@ -262,18 +263,28 @@ class Project:
     # Snapshots.
 
     def _consider_snapshot(self, projection: Projection) -> None:
-        news = projection.position - self._snapshot_position
         running = self._snapshot_task is not None and not self._snapshot_task.done()
-        if news <= 0 or running or not projection.fold.engines:
+        if running or not self._has_news(projection):
             return
-        if news >= self._settings.snapshot_events or time.monotonic() >= self._snapshot_due:
-            self._snapshot_task = asyncio.create_task(self._save(projection.fold), name=f"snapshot {self.name}")
+        many = projection.position - self._snapshot_position >= self._settings.snapshot_events
+        if many or time.monotonic() >= self._snapshot_due:
+            self._snapshot_task = _detached(self._save(projection), f"snapshot {self.name}")
 
-    async def _save(self, fold: Fold) -> None:
-        position, now_us = fold.position, self._clock.now_us()
+    def _has_news(self, projection: Projection) -> bool:
+        """Whether a snapshot would hold more than the newest one: records, or engines."""
+        held = (self._snapshot_position, self._snapshot_revision)
+        return (
+            projection.position > 0
+            and bool(projection.fold.engines)
+            and (projection.position, projection.revision) != held
+        )
+
+    async def _save(self, projection: Projection) -> None:
+        now_us, revision = self._clock.now_us(), projection.revision
         try:
-            await self._shelf.save(fold)
-            self._snapshot_position, self.snapshot_time_us = position, now_us
+            self._snapshot_position = await self._shelf.save(projection)
+            self._snapshot_revision, self.snapshot_time_us = revision, now_us
+            projection.fold.trim(projection.fold.as_of_us - round(self._settings.memory_days * DAY_US))
         except Exception:
             _LOGGER.exception("a snapshot could not be written", extra={"fields": {"project": self.name}})
         self._snapshot_due = time.monotonic() + self._settings.snapshot_seconds

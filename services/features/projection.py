@@ -5,7 +5,8 @@ Everything here runs on the event loop's thread, in steps that do not yield: a r
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import numpy as np
@@ -44,6 +45,8 @@ class Projection:
         self.apply_seconds = 0.0
         """Time spent applying batches, in all."""
         self.closed = False
+        self._changeable = asyncio.Event()
+        self._changeable.set()
         self._stamps: dict[Engine, NDArray[np.int64]] = {}
         self._quiet_until_us: int | None = None
         """The next instant at which time alone changes a value, once it was asked for."""
@@ -78,7 +81,9 @@ class Projection:
         self._tell()
 
     def advance(self) -> None:
-        """Moves to the present, so that what is read next holds now; tells those who watch."""
+        """Moves to the present, so that what is read next holds now; tells those who watch. Not while frozen."""
+        if self.frozen:
+            return
         self.fold.advance(self._clock.now_us())
         self._tell()
         if self._quiet_until_us is not None and self.fold.as_of_us >= self._quiet_until_us:
@@ -153,6 +158,26 @@ class Projection:
             ) from None
         finally:
             self._waiters.discard(waiter)
+
+    # Snapshots.
+
+    @property
+    def frozen(self) -> bool:
+        """Whether the state is being copied: it can be read, as of the instant it has, and must not change."""
+        return not self._changeable.is_set()
+
+    async def wait_changeable(self) -> None:
+        """Returns once the state may be changed: before each step that does."""
+        await self._changeable.wait()
+
+    @contextmanager
+    def freezing(self) -> Iterator[Fold]:
+        """The fold, which does not change within the block."""
+        self._changeable.clear()
+        try:
+            yield self.fold
+        finally:
+            self._changeable.set()
 
     # Engines.
 

@@ -72,7 +72,7 @@ class Publisher:
                 # Cancelled by somebody: that it was published is undone, unless it is served by now.
                 if project.catalog.group(name).state is not GroupState.SERVING:
                     await project.catalog.set_state(name, GroupState.DRAFT)
-                    project.abandon(name)
+                    await project.abandon(name)
                     raise
         return stored_group_message(project.catalog.group(name))
 

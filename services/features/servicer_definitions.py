@@ -29,7 +29,6 @@ from services.runtime.operations import OperationRunner
 from services.runtime.paging import PageTokens, page_size
 
 # The names of the methods are the protocol's.
-# ruff: noqa: N802
 
 SERVICE_NAME = "inkling.features.v1.DefinitionService"
 _READS = ("GetAttributeGroup", "ListAttributeGroups", "GetFeatureService", "ListFeatureServices", "ExportDefinition")
@@ -126,7 +125,7 @@ class DefinitionServicer(definition_service_pb2_grpc.DefinitionServiceServicer):
         """Deletes a version with its state at once."""
         project = await self._projects.get(current_caller().project)
         await project.catalog.delete_group(request.name)
-        project.abandon(request.name)
+        await project.abandon(request.name)
         return Empty()
 
     async def PlanAttributeGroup(

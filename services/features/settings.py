@@ -22,9 +22,12 @@ class FeaturesSettings(Settings):
     """A project's state is written to the blob store after so many events,"""
     snapshot_seconds: float = Field(default=60.0, gt=0)
     """or after so long, if there was any event."""
+    memory_days: float = Field(default=400.0, gt=0)
+    """Events older than this that no window needs are let go from memory (never from the log). Values stay as they
+    are; but a correction of such an event does not change a lifetime's value any more."""
     tick_seconds: float = Field(default=0.5, gt=0)
     """How often values that time alone changes are noticed and pushed to watchers."""
     apply_bytes: int = Field(default=512 * 1024, ge=1024)
     """The most bytes of the log applied at once while serving: larger is faster, smaller answers sooner."""
-    backfill_bytes: int = Field(default=4 * 1024 * 1024, ge=1024)
+    backfill_bytes: int = Field(default=1024 * 1024, ge=1024)
     """The same for filling what was just published, which runs beside the serving."""

@@ -4,6 +4,7 @@ import asyncio
 import logging
 import time
 
+from services.features.projection import Projection
 from services.kernel import snapshots
 from services.kernel.fold import Fold
 from services.runtime.blobs import BlobStore
@@ -34,10 +35,14 @@ class SnapshotShelf:
             return fold
         return None
 
-    async def save(self, fold: Fold) -> None:
-        """Writes the fold as it is now, and forgets all but the newest two. Only copying its arrays blocks."""
+    async def save(self, projection: Projection) -> int:
+        """Writes the fold as it is now, and forgets all but the newest two. Returns its position.
+
+        While its arrays are copied the projection is read, but not changed; they are encoded beside the changes.
+        """
         started = time.perf_counter()
-        manifest, arrays = snapshots.freeze(fold)
+        with projection.freezing() as fold:
+            manifest, arrays = await asyncio.to_thread(snapshots.freeze, fold)
         frozen = time.perf_counter()
         data = await asyncio.to_thread(snapshots.encode, manifest, arrays)
         key = f"{self._prefix}{manifest['position']:020d}.snap"
@@ -55,6 +60,7 @@ class SnapshotShelf:
         )
         for old in (await self._keys())[:-KEPT]:
             await self._blobs.delete(old)
+        return int(manifest["position"])
 
     async def clear(self) -> None:
         """Forgets all of them: they belong to a log that is no more."""

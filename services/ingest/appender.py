@@ -28,6 +28,7 @@ from services.ingest.log import EventLog
 from services.ingest.metrics import IngestMetrics
 from services.ingest.pivot import Batch, pivot
 from services.ingest.projects import Projects
+from services.ingest.schemas import Schemas
 from services.runtime.clocks import Clock
 from services.runtime.errors import InklingError, Internal, InvalidArgument, ResourceExhausted, Unavailable
 
@@ -94,6 +95,7 @@ class Appender:
     ) -> None:
         self._log = log
         self._decoder = decoder
+        self._schemas = Schemas()
         self._projects = projects
         self._collections = collections
         self._dead_letters = dead_letters
@@ -197,7 +199,7 @@ class Appender:
 
     async def _prepare(self, parts: list[Part], rules: TimeRules, strict: Sequence[Declaration]) -> "Prepared":
         self._received_us = max(self._received_us, self._clock.now_us())
-        arguments = (self._decoder, parts, rules, strict, self._received_us)
+        arguments = (self._decoder, self._schemas, parts, rules, strict, self._received_us)
         if sum(len(part.data) for part in parts) <= self._limits.loop_bytes:
             return prepare(*arguments)
         return await asyncio.get_running_loop().run_in_executor(self._executor, prepare, *arguments)
@@ -254,7 +256,12 @@ class Prepared:
 
 
 def prepare(
-    decoder: Decoder, parts: list[Part], rules: TimeRules, strict: Sequence[Declaration], received_us: int
+    decoder: Decoder,
+    schemas: Schemas,
+    parts: list[Part],
+    rules: TimeRules,
+    strict: Sequence[Declaration],
+    received_us: int,
 ) -> Prepared:
     """Scans, admits and pivots the requests of a group. Runs in the event loop or in a thread."""
     scanned = decoder.scan(parts)
@@ -292,7 +299,7 @@ def prepare(
                 for row in (np.flatnonzero(~kept[rows]) + rows.start).tolist()
             )
         answers.append(_Answer(accepted, end - 1 if accepted else -1, refused))
-    return Prepared(pivot(scanned, kept, received_us), answers, received_us)
+    return Prepared(pivot(scanned, kept, received_us, schemas), answers, received_us)
 
 
 def _fail(call: _Call, error: InklingError) -> None:

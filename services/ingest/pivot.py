@@ -9,7 +9,9 @@ from numpy.typing import NDArray
 from services.ingest.compiled.fill import Column, Fixed, Memory, fill_cells, fill_events, lay_out, measure
 from services.ingest.compiled.tables import KIND_LETTERS, Count, Kind, Row, Table
 from services.ingest.decode import Scanned
-from services.kernel.columns import FIXED_FIELDS, KIND_TYPES
+from services.ingest.schemas import Column as NamedColumn
+from services.ingest.schemas import Schemas
+from services.kernel.columns import KIND_TYPES
 
 _INT8, _INT32, _INT64, _UINT64, _STRING = pa.int8(), pa.int32(), pa.int64(), pa.uint64(), pa.string()
 
@@ -38,8 +40,11 @@ class Batch:
         return bytes(sink.getvalue())
 
 
-def pivot(scanned: Scanned, kept: NDArray[np.bool_], received_us: int) -> list[Batch]:
-    """The kept events in their order, as one batch, or more when there would be too many columns for the rows."""
+def pivot(scanned: Scanned, kept: NDArray[np.bool_], received_us: int, schemas: Schemas) -> list[Batch]:
+    """The kept events in their order, as one batch, or more when there would be too many columns for the rows.
+
+    Once only for each event: its texts become codes where they are.
+    """
     rows = np.flatnonzero(kept)
     if not len(rows):
         return []
@@ -51,52 +56,57 @@ def pivot(scanned: Scanned, kept: NDArray[np.bool_], received_us: int) -> list[B
     columns = np.empty((min(8 * symbols, int(t.counts[Count.CELLS])), len(Column)), np.int64)
     count = measure(t, target, dense, columns)
     if count * len(rows) > MAX_VALUES and len(rows) > 1:
-        halves = np.array_split(rows, 2)
-        masks = [np.isin(np.arange(len(kept)), half) for half in halves]
-        return [batch for mask in masks for batch in pivot(scanned, mask, received_us)]
-    return [_build(scanned, rows, target, dense, columns[:count], received_us)]
+        batches = []
+        for half in np.array_split(rows, 2):
+            mask = np.zeros(len(kept), np.bool_)
+            mask[half] = True
+            batches += pivot(scanned, mask, received_us, schemas)
+        return batches
+    return [_build(scanned, rows, target, dense, columns[:count], received_us, schemas)]
 
 
 def _build(
-    scanned: Scanned, rows: NDArray[np.intp], target: Table, dense: NDArray[np.int32], columns: Table, received_us: int
+    scanned: Scanned,
+    rows: NDArray[np.intp],
+    target: Table,
+    dense: NDArray[np.int32],
+    columns: Table,
+    received_us: int,
+    schemas: Schemas,
 ) -> Batch:
     data, t = scanned.data, scanned.tables
     n = len(rows)
     fixed = np.zeros(len(Fixed), np.int64)
-    events = t.events[rows]
-    lay_out(n, int(events[:, Row.ID_SIZE].sum()), columns, len(columns), fixed)
+    lay_out(n, int(t.events[rows, Row.ID_SIZE].sum()), columns, len(columns), fixed)
     block = np.zeros(int(fixed[Fixed.TOTAL]), np.uint8)
     memory = Memory(block, block.view(np.int32), block.view(np.int64))
-    types, type_codes = _types(scanned, events[:, Row.TYPE])
+    types, type_codes = _types(scanned, t.events[rows, Row.TYPE])
     fill_events(data, t, target, type_codes, received_us, fixed, memory)
     texts = int(columns[columns[:, Column.CODE] & 7 == Kind.STRING, Column.CELLS].sum())
     slots = np.full(1 << max(4, (2 * texts).bit_length()), -1, np.int32)
     fill_cells(data, t, target, dense, columns, slots, memory)
-    occurred = memory.int64[fixed[Fixed.OCCURRED] // 8 :][:n]
+    places = fixed.tolist()
+    occurred = memory.int64[places[Fixed.OCCURRED] // 8 :][:n]
     arrays = _Arrays(memory, n)
-    named = [(_column_name(scanned, column[0]), column) for column in columns.tolist()]
-    named.sort(key=lambda pair: ("kade".index(pair[0][0]), pair[0]))
+    named = sorted(zip(schemas.columns(scanned, columns[:, Column.CODE]), columns.tolist(), strict=True), key=_by_name)
     record_batch = pa.RecordBatch.from_arrays(
-        arrays.fixed(fixed.tolist(), types) + [arrays.column(column) for _, column in named],
-        schema=pa.schema(list(FIXED_FIELDS) + [pa.field(name, _type(column[0])) for name, column in named]),
+        arrays.fixed(places, types) + [arrays.column(column) for _, column in named],
+        schema=schemas.schema([column for column, _ in named]),
     )
     return Batch(record_batch, int(occurred.min()), int(occurred.max()))
+
+
+def _by_name(named: tuple[NamedColumn, list[int]]) -> tuple[int, str]:
+    return named[0][:2]
 
 
 def _types(scanned: Scanned, used: Table) -> tuple[list[str], Table]:
     """The distinct event types as texts, and the code of each row of the table of types (the last: no type)."""
     codes: dict[str, int] = {}
-    rows = np.unique(used).tolist()
     by_row = np.zeros(int(scanned.tables.counts[Count.TYPES]) + 1, np.int64)
-    for row in rows:
+    for row in (np.flatnonzero(np.bincount(used + 1)) - 1).tolist():
         by_row[row] = codes.setdefault("/".join(scanned.event_type(row)), len(codes))
     return list(codes), by_row
-
-
-def _column_name(scanned: Scanned, code: int) -> str:
-    symbol = code >> 3
-    path = scanned.path(symbol)
-    return path if path.startswith("k.") else f"{path}:{KIND_LETTERS[code & 7]}"
 
 
 def _type(code: int) -> pa.DataType:

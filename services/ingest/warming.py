@@ -5,6 +5,7 @@ from inkling.ingest.v1.ingest_service_pb2 import IngestRequest
 from services.ingest.admission import TimeRules
 from services.ingest.appender import prepare
 from services.ingest.decode import Decoder, Part
+from services.ingest.schemas import Schemas
 
 
 def warm(decoder: Decoder) -> None:
@@ -15,5 +16,5 @@ def warm(decoder: Decoder) -> None:
     event.keys["user_id"] = "nobody"
     event.properties["text"].string_value = "text"
     request = IngestRequest(events=[event]).SerializeToString()
-    prepared = prepare(decoder, [Part(request)], TimeRules(0, 2), (), 1)
+    prepared = prepare(decoder, Schemas(), [Part(request)], TimeRules(0, 2), (), 1)
     prepared.batches[0].to_ipc()

@@ -85,6 +85,10 @@ class Fold:
             for engine in self.engines:
                 engine.advance(t_us)
 
+    def trim(self, before_us: int) -> int:
+        """Lets events go from memory that are older and that no value needs; returns how many. See `Engine.trim`."""
+        return sum(engine.trim(before_us) for engine in self.engines)
+
     def touched(self) -> dict[Engine, NDArray[np.int32]]:
         """For each engine the codes of the keys whose values may have changed since the last call."""
         return {engine: engine.touched() for engine in self.engines}

@@ -53,6 +53,8 @@ class _Running:
     stored: StoredOperation
     metadata: bytes
     written_at: float = 0.0
+    begun: bool = False
+    """The task has taken its first step: before that, cancelling it would leave nobody to store the end."""
     cancelled: bool = False
     settling: bool = False
     """The work has ended and its result is being stored: too late to cancel."""
@@ -62,7 +64,8 @@ class _Running:
     def cancel(self) -> None:
         if self.task is not None and not (self.cancelled or self.settling):
             self.cancelled = True
-            self.task.cancel()
+            if self.begun:
+                self.task.cancel()
 
 
 class OperationRunner:
@@ -180,6 +183,9 @@ class OperationRunner:
 
         try:
             try:
+                running.begun = True
+                if running.cancelled:
+                    raise asyncio.CancelledError
                 response = await work(progress)
             except asyncio.CancelledError:
                 if self._closing and not running.cancelled:

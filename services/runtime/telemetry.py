@@ -87,6 +87,8 @@ def configure_logging(settings: Settings) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(max(logging.getLevelNamesMapping()[settings.log_level], logging.INFO))
+    # Migrations that change nothing are no news.
+    logging.getLogger("alembic").setLevel(logging.WARNING)
     # DEBUG is for our own lines: those of the libraries below would drown them.
     for name in ("inkling", "services"):
         logging.getLogger(name).setLevel(settings.log_level)

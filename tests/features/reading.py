@@ -4,7 +4,6 @@ from typing import Any
 
 from inkling.features.v1 import profile_pb2
 from inkling.types.v1.value_pb2 import Value as ValueMessage
-
 from services.features.proto_reader import instant_us, value_from_proto
 from services.features.values import Status
 

@@ -56,9 +56,9 @@ properties = st.one_of(
     st.builds(EventProperty, words, words, st.integers(1, 9), words),
     st.builds(EntityProperty, words, words, st.integers(1, 9), st.integers(0, 31), words),
 )
-selectors = st.builds(
-    EventSelector, st.none() | words, st.none() | words, st.none() | words
-).filter(lambda each: each != EventSelector())
+selectors = st.builds(EventSelector, st.none() | words, st.none() | words, st.none() | words).filter(
+    lambda each: each != EventSelector()
+)
 
 
 @st.composite
@@ -123,12 +123,11 @@ groups = st.builds(
     owner=texts,
     description=texts,
 )
+references = st.builds(GroupReference, identifiers, st.integers(0, 9))
 services = st.builds(
     FeatureService,
     service_id=identifiers,
-    groups=st.lists(
-        st.builds(GroupReference, identifiers, st.integers(0, 9)), min_size=1, max_size=3, unique_by=lambda r: r.group_id
-    ).map(tuple),
+    groups=st.lists(references, min_size=1, max_size=3, unique_by=lambda each: each.group_id).map(tuple),
     owner=texts,
     description=texts,
 )

@@ -20,7 +20,7 @@ from services.runtime.auth import Role
 from services.runtime.clocks import SystemClock
 from tests.features.processes import ServiceProcess, Suite, create_key, running_suite
 from tests.features.reading import read_values
-from tests.features.test_services import GROUP, Client, create
+from tests.features.serving import GROUP, Client, create
 
 USERS = 50
 SELECTION = profiles.Selection(attribute_groups=[GROUP])

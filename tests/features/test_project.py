@@ -1,8 +1,11 @@
 """A project publishes, serves, recovers and forgets."""
 
 import asyncio
+from collections.abc import AsyncGenerator
+from dataclasses import replace
 
 import pytest
+from prometheus_client import CollectorRegistry
 
 from services.features.catalog import Catalog
 from services.features.definitions import (
@@ -13,7 +16,8 @@ from services.features.definitions import (
     GroupState,
     ValueType,
 )
-from services.features.feed import LogSettings
+from services.features.feed import FeedUnavailableError, LogSettings, Part
+from services.features.metrics import ProjectMetrics
 from services.features.profiles import ProfileReader, Selection
 from services.features.project import Project
 from services.features.projects import Projects
@@ -23,8 +27,8 @@ from services.features.values import Status
 from services.kernel.aggregations import Function
 from services.runtime.blobs import MemoryBlobStore
 from services.runtime.clocks import ManualClock
-from services.runtime.errors import DeadlineExceeded
-from tests.features.conftest import NOW_US, MemoryLog, purchase
+from services.runtime.errors import DeadlineExceeded, Unavailable
+from tests.features.memory_log import NOW_US, MemoryLog, purchase
 from tests.features.reading import Answers, read
 
 DAY_US = 86_400_000_000
@@ -120,7 +124,7 @@ async def test_deleting_a_version_drops_the_state_that_nothing_else_needs(projec
     await publish(project, group())
     await publish(project, group(2, extra=True))
     await project.catalog.delete_group("attributeGroups/shopping/versions/2")
-    project.abandon("attributeGroups/shopping/versions/2")
+    await project.abandon("attributeGroups/shopping/versions/2")
     assert [len(engine.aggregations) for engine in project.serving().fold.engines] == [2]
 
 
@@ -135,9 +139,7 @@ async def test_windows_empty_themselves_as_the_clock_moves(
     assert answers(project, "u")["buys"][:2] == (None, Status.EMPTY_WINDOW)
 
 
-async def test_a_position_that_does_not_come_is_waited_for_and_then_refused(
-    projects: Projects, log: MemoryLog
-) -> None:
+async def test_a_position_that_does_not_come_is_waited_for_and_then_refused(projects: Projects, log: MemoryLog) -> None:
     project = await projects.get("default")
     await publish(project, group())
     with pytest.raises(DeadlineExceeded) as caught:
@@ -216,3 +218,116 @@ async def test_with_the_clock_of_the_log_now_is_the_newest_event(projects: Proje
     assert answers(project, "u")["buys"][0] == 2
     await project.serving().wait_for(await log.append(purchase(3, "v", 8 * DAY_US, 1.0)), 10)
     assert answers(project, "u")["buys"][0] == 1
+
+
+async def test_a_version_published_after_the_last_snapshot_is_filled_again_from_the_log(
+    store: DefinitionStore, log: MemoryLog, blobs: MemoryBlobStore, settings: FeaturesSettings, clock: ManualClock
+) -> None:
+    log.rows.extend(purchase(i, "u", NOW_US - i, 1.0) for i in range(100))
+    async with Projects(store, log, blobs, settings, clock).open() as projects:
+        await publish(await projects.get("default"), group())
+    (old,) = await blobs.list("snapshots/default/")
+    before = await blobs.get(old.key)
+    async with Projects(store, log, blobs, settings, clock).open() as projects:
+        project = await projects.get("default")
+        await projects.wait_ready()
+        await publish(project, group(2, period_days=30, extra=True))
+        await project.serving().wait_for(await log.append(purchase(100, "u", NOW_US - 1, 7.0)), 10)
+        expected = answers(project, "u")
+    for info in await blobs.list("snapshots/default/"):
+        await blobs.delete(info.key)
+    await blobs.put(old.key, before)
+    async with Projects(store, log, blobs, settings, clock).open() as projects:
+        async with asyncio.timeout(30):
+            await projects.wait_ready()
+        assert answers(await projects.get("default"), "u") == expected
+
+
+async def test_a_project_whose_log_cannot_be_read_does_not_stop_the_others(
+    store: DefinitionStore, log: MemoryLog, blobs: MemoryBlobStore, settings: FeaturesSettings, clock: ManualClock
+) -> None:
+    class Feed(MemoryLog):
+        def follow(self, project: str, *rest: int, stop_at_head: bool = False) -> AsyncGenerator[Part, None]:
+            return broken() if project == "bad" else log.follow(project, *rest, stop_at_head=stop_at_head)
+
+    async def broken() -> AsyncGenerator[Part, None]:
+        raise FeedUnavailableError("down")
+        yield
+
+    async with Projects(store, Feed(), blobs, settings, clock).open() as projects:
+        bad = await projects.get("bad")
+        await bad.catalog.create_group(group(), (), None)
+        filling = bad.fill(await bad.catalog.set_state(group().name, GroupState.BACKFILLING))
+        good = await projects.get("good")
+        await publish(good, group())
+        await good.serving().wait_for(await log.append(purchase(1, "u", NOW_US - 1)), 10)
+        assert answers(good, "u")["buys"][0] == 1
+        assert not filling.ended.is_set()
+        with pytest.raises(Unavailable):
+            bad.serving()
+
+
+async def test_a_log_that_lost_the_position_is_read_from_its_start(
+    store: DefinitionStore, log: MemoryLog, blobs: MemoryBlobStore, settings: FeaturesSettings, clock: ManualClock
+) -> None:
+    log.rows.extend(purchase(i, "u", NOW_US - i, 1.0) for i in range(100))
+    async with Projects(store, log, blobs, settings, clock).open() as projects:
+        await publish(await projects.get("default"), group())
+    log.rows[:] = [purchase(i, "v", NOW_US - i, 1.0) for i in range(3)]
+    async with Projects(store, log, blobs, settings, clock).open() as projects:
+        async with asyncio.timeout(30):
+            await projects.wait_ready()
+        project = await projects.get("default")
+        assert answers(project, "u")["buys"][:2] == (None, Status.NEVER_SEEN)
+        assert answers(project, "v")["buys"][0] == 3
+
+
+async def test_a_version_deleted_while_it_is_filled_leaves_nothing(projects: Projects, log: MemoryLog) -> None:
+    project = await projects.get("default")
+    await publish(project, group())
+    log.part_rows = 1
+    await log.append(*(purchase(i, "u", NOW_US - i, 1.0) for i in range(500)))
+    await project.catalog.create_group(group(2, extra=True), (), None)
+    name = group(2).name
+    filling = project.fill(await project.catalog.set_state(name, GroupState.BACKFILLING))
+    await asyncio.sleep(0.05)
+    await project.catalog.delete_group(name)
+    await project.abandon(name)
+    assert filling.ended.is_set()
+    await asyncio.sleep(0.2)
+    assert [len(engine.aggregations) for engine in project.serving().fold.engines] == [2]
+
+
+async def test_a_value_that_does_not_fit_its_type_is_out_of_range(projects: Projects, log: MemoryLog) -> None:
+    price = AtomicProperty("price")
+    attribute = Attribute("total", ValueType.INT32, BUY, Function.SUM, price, default_value=0)
+    project = await projects.get("default")
+    await publish(project, AttributeGroup("shopping", 1, "user_id", (attribute,)))
+    await log.append(purchase(1, "u", NOW_US - 2, 2.0**30))
+    await project.serving().wait_for(1, 10)
+    assert answers(project, "u")["total"][:2] == (2**30, Status.PRESENT)
+    await project.serving().wait_for(await log.append(purchase(2, "u", NOW_US - 1, 2.0**30)), 10)
+    assert answers(project, "u")["total"][:2] == (None, Status.OUT_OF_RANGE)
+
+
+async def test_metrics_tell_of_lag_duplicates_conflicts_and_wrong_types(
+    projects: Projects, log: MemoryLog, clock: ManualClock
+) -> None:
+    project = await projects.get("default")
+    await publish(project, group())
+    good = purchase(1, "u", NOW_US - 5, 1.0)
+    wrong = replace(purchase(2, "u", NOW_US - 5), properties={"price": "free"})
+    await project.serving().wait_for(await log.append(good, good, replace(good, properties={"price": 2.0}), wrong), 10)
+    registry = CollectorRegistry()
+    registry.register(ProjectMetrics(projects, clock))
+
+    def value(name: str) -> float | None:
+        return registry.get_sample_value(f"inkling_features_{name}", {"project": "default"})
+
+    assert value("events_applied_total") == 2
+    assert value("duplicates_total") == 2
+    assert value("conflicting_duplicates_total") == 1
+    assert value("skipped_values_total") == 1
+    assert value("lag_events") == 0
+    assert value("position") == 4
+    assert value("keys") == 1

@@ -16,16 +16,18 @@ from inkling.ingest.v1.ingest_service_pb2 import IngestRequest, IngestStreamRequ
 from services.ingest.admission import TimeRules, judge
 from services.ingest.decode import Decoder, Part, Scanned
 from services.ingest.pivot import pivot
+from services.ingest.schemas import Schemas
 from services.kernel.columns import EventBatch, sorted_columns
 from tests.ingest.events import NOW, RECEIVED_US, event, events, rows_of, slow_batch
 
 ANY_TIME = TimeRules(0, 2**62)
 DECODER = Decoder(0x5EED)
+SCHEMAS = Schemas()
 
 
 def batches_of(scanned: Scanned) -> list[pa.RecordBatch]:
     admitted = judge(scanned, ANY_TIME).admitted
-    return [batch.record_batch for batch in pivot(scanned, admitted, RECEIVED_US)]
+    return [batch.record_batch for batch in pivot(scanned, admitted, RECEIVED_US, SCHEMAS)]
 
 
 def batch_of(messages: Sequence[Event]) -> pa.RecordBatch:
@@ -194,7 +196,7 @@ def test_what_the_log_gets_can_be_read_back() -> None:
     scanned = DECODER.scan(
         [Part(IngestRequest(events=[event("e1", properties={"p": ["x", "y"]})]).SerializeToString())]
     )
-    (batch,) = pivot(scanned, np.ones(1, np.bool_), RECEIVED_US)
+    (batch,) = pivot(scanned, np.ones(1, np.bool_), RECEIVED_US, SCHEMAS)
     read = EventBatch.from_ipc(batch.to_ipc())
     assert read.record_batch.equals(batch.record_batch)
 

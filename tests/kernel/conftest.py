@@ -14,5 +14,5 @@ BOUNDED = settings(
     phases=[phase for phase in Phase if phase is not Phase.explain],
 )
 settings.register_profile("bounded", BOUNDED)
-settings.register_profile("deep", BOUNDED, derandomize=False, max_examples=2_000)
+settings.register_profile("deep", BOUNDED, derandomize=False, max_examples=1_000)
 settings.load_profile(os.environ.get("INKLING_HYPOTHESIS_PROFILE", "bounded"))

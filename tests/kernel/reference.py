@@ -4,9 +4,9 @@ Everything is computed again from the whole log for every question, with nested 
 reader can check it against the document line by line. It shares nothing with the engine but the value objects that
 say what is asked. Where SEMANTICS leaves a choice, the choice is made here and marked *decided*:
 
-* *decided* an id counts once while its received time is less than the horizon after the first accepted one. A
-  correction reaches an id whatever its age, and an id that was corrected is known for good: a deleted one stays
-  deleted, also one deleted before it was ever added.
+* *decided* an id counts once while the newest received time of the log so far is less than the horizon after that of
+  its first accepted record. A correction reaches an id whatever its age, and an id that was corrected is known for
+  good: a deleted one stays deleted, also one deleted before it was ever added.
 * *decided* a replacement is taken when its revision is higher than the present one; of equals the first in the log
   wins. Of an unknown id it is simply added.
 * *decided* relevant means: has the key, matches the filter, happened before ``t``. ``last_event_us`` is the latest of
@@ -72,10 +72,12 @@ def surviving(log: Sequence[EventRow], horizon_us: int) -> list[EventRow]:
     """The events that count, after duplicates, replacements and deletions (SEMANTICS 1.3 and 1.5)."""
     current: dict[str, _Life] = {}
     forgotten: list[_Life] = []
+    newest_us = 0
     for record in log:
+        newest_us = max(newest_us, record.received_at_us)
         life = current.get(record.event_id)
         if record.operation == ADD:
-            age_us = record.received_at_us - life.first_received_us if life else 0
+            age_us = newest_us - life.first_received_us if life else 0
             if life and not life.corrected and age_us >= horizon_us:
                 forgotten.append(life)
                 life = None

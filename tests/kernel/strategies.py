@@ -58,7 +58,7 @@ COMMON: tuple[Scalar | None, ...] = (
 SCALARS: tuple[Scalar | None, ...] = (
     *COMMON * 4, *TEXTS, *INTEGERS, *DOUBLES, True, False, *map(from_us, INSTANTS_US * 3), ["a", "b"]
 )  # fmt: skip
-GAPS = (*(0,) * 12, 1, HORIZON_US // 2, HORIZON_US - 1, HORIZON_US)
+GAPS = (*(0,) * 12, 1, -1, -HORIZON_US // 2, HORIZON_US // 2, HORIZON_US - 1, HORIZON_US)
 COMMON_FILTERS: tuple[Expression, ...] = (
     *(Everything(), Everything()),
     EventTypeIs("shop"),
@@ -183,7 +183,7 @@ def events(draw: st.DrawFn, received_us: int = RECEIVED_US) -> EventRow:
 
 @st.composite
 def logs(draw: st.DrawFn, min_size: int = 1, max_size: int = 24) -> list[EventRow]:
-    """A log: received times rise, now and then across the horizon; some records are repeated word for word."""
+    """A log: received times mostly rise, now and then across the horizon; some records come again word for word."""
     received_us = RECEIVED_US
     log: list[EventRow] = []
     for _ in range(draw(st.integers(min_size, max_size))):

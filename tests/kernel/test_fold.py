@@ -1,6 +1,7 @@
 """The fold: its clock, its positions, and what it says has changed or will change."""
 
 from collections.abc import Sequence
+from random import Random
 
 import pytest
 from hypothesis import given
@@ -14,8 +15,9 @@ from services.kernel.expressions import Everything
 from services.kernel.fold import Fold
 
 from .evaluator import Evaluator, comparable
-from .reference import DAY_US
+from .reference import ADD, DAY_US
 from .strategies import HORIZON_US, KEY, KEY_VALUES, START_US, aggregations, edges, logs
+from .walks import SPAN_US, random_definitions, random_log
 
 COUNTER = Aggregation(Function.COUNTER, Everything())
 UNTIMED = tuple(f for f in Function if f not in (Function.TIME_SINCE_FIRST, Function.TIME_SINCE_LAST))
@@ -152,3 +154,23 @@ def test_nothing_changes_before_the_next_change_and_every_change_is_announced(
     before = readings(evaluator)
     evaluator.fold.advance_exactly(last_us)
     assert readings(evaluator) == before
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_trimming_what_nothing_needs_changes_no_value(seed: int) -> None:
+    random = Random(seed)
+    wanted = [definition for definition in random_definitions(random, 40) if definition.ttl_us is None]
+    evaluator = Evaluator(wanted)
+    log = [row for row in random_log(random, 400) if row.operation == ADD]
+    before_us = START_US - 3 * DAY_US
+    for start in range(0, len(log), 50):
+        # Retention refuses what is older than what was trimmed.
+        evaluator.apply([row for row in log[start : start + 50] if row.occurred_at_us >= before_us])
+        t_us = START_US + (start + 50) * SPAN_US // len(log)
+        evaluator.check(t_us)
+        before_us = max(before_us, t_us - random.randrange(0, 40) * DAY_US)
+        dropped = sum(engine.trim(before_us) for engine in evaluator.fold.engines)
+        evaluator.check(t_us)
+        if dropped and random.random() < 0.5:
+            evaluator.restart()
+    evaluator.check(START_US + SPAN_US + 40 * DAY_US)

@@ -125,6 +125,12 @@ async def test_cancelling_ends_the_work_and_a_finished_operation_stays_as_it_is(
     assert response(await runner.get("shop", finished)) == "done"
 
 
+async def test_work_cancelled_before_its_first_step_ends_as_well(runner: OperationRunner) -> None:
+    name = await start(runner, endless)
+    await runner.cancel("shop", name)
+    assert (await runner.wait("shop", name, 10)).error.code == CODES["CANCELLED"]
+
+
 async def test_only_finished_operations_are_deleted(runner: OperationRunner) -> None:
     name = await start(runner, endless)
     with pytest.raises(FailedPrecondition):

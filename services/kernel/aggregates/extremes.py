@@ -52,10 +52,7 @@ class _Staircase(StreamState):
         return _step(self.steps.lists, self.memory.store.columns, key, np.int64(lower_us))
 
     def referenced(self) -> NDArray[np.int32]:
-        lists = self.steps.lists
-        return np.concatenate(
-            [np.zeros(0, np.int32), *(self.steps.rows_of(int(k)) for k in np.flatnonzero(lists.length))]
-        )
+        return _steps(self.steps.lists)
 
     def renumber(self, numbers: NDArray[np.int32]) -> None:
         lists = self.steps.lists
@@ -130,6 +127,18 @@ def _clear_steps(lists: Lists, columns: Rows, rows: NDArray[np.int32]) -> NDArra
         if keys[i] >= 0:
             lists.length[key] = 0
     return keys
+
+
+@njit
+def _steps(lists: Lists) -> NDArray[np.int32]:
+    """The rows of all steps of all keys."""
+    rows = np.empty(lists.length.sum(), np.int32)
+    count = 0
+    for key in range(len(lists.length)):
+        for i in range(lists.length[key]):
+            rows[count] = lists.pool[lists.start[key] + i]
+            count += 1
+    return rows
 
 
 @njit
