@@ -5,7 +5,7 @@ import os
 import platform
 import sys
 
-NAMES = ("attributes", "ingest", "serving", "log", "decode")
+NAMES = ("attributes", "asof", "ingest", "serving", "log", "decode")
 
 
 def main() -> int:

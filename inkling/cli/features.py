@@ -47,6 +47,48 @@ def evaluate(
         say(f"{reader.skipped} of {reader.rows} events have no time that can be read: left out")
 
 
+@app.command()
+def dataset(
+    group: Annotated[Path, typer.Option(help="The attribute group: a Signals JSON document.")],
+    events: Annotated[Path, typer.Option(help="Snowplow events: CSV, plain or gzip.")],
+    rows: Annotated[Path, typer.Option(help="The rows to fill: CSV with the key's column and as_of, ISO 8601.")],
+    out: Annotated[Path, typer.Option(help="The filled table: .parquet, .csv or .jsonl.")],
+    key: Annotated[str, typer.Option(help="The column of the key. [default: the group's attribute key]")] = "",
+) -> None:
+    """Fills in the attributes of each row's key as of the row's instant: a training set that equals serving.
+
+    Windows are `[as_of - period, as_of)`. Rows keep their order and their other columns, as text; in CSV, lists are
+    JSON text.
+    """
+    with needing("features"):
+        from services.features import dataset as datasets
+        from services.features import dataset_files as files
+        from services.features.offline import entities_of
+        from services.features.snowplow import SnowplowFileError, SnowplowReader
+
+    definition = read_group(group)
+    key = (key or definition.attribute_key).lower()
+    names = [attribute.name for attribute in definition.attributes]
+    blamed = out
+    try:
+        files.writer_of(out)
+        blamed = existing(rows)
+        wanted = files.read_rows(rows, key, names)
+        blamed = existing(events)
+        reader = SnowplowReader(events, key, entities_of(definition))
+        columns = datasets.fill(definition, key, reader.batches(), wanted.keys, wanted.instants_us)
+        table = wanted.table
+        for name, column in zip(names, columns, strict=True):
+            table = table.append_column(name, column)
+        blamed = out
+        files.write(table, out)
+    except (SnowplowFileError, files.RowsFileError) as error:
+        fail(f"{blamed} {error}")
+    if reader.skipped:
+        say(f"{reader.skipped} of {reader.rows} events have no time that can be read: left out")
+    say(f"{out}: {table.num_rows} rows, {len(names)} attributes")
+
+
 def parse_instant(text: str) -> int:
     """Microseconds of an instant; else a message and the end."""
     try:

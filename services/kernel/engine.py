@@ -14,13 +14,14 @@ from numpy.typing import NDArray
 
 from services.kernel.aggregates.base import Bounds
 from services.kernel.aggregations import Aggregation
-from services.kernel.columns import EventBatch, key_column
+from services.kernel.columns import EventBatch
 from services.kernel.dedup import ADDED, REPLACED, RETRACTED, Resolution
 from services.kernel.interning import Interner
 from services.kernel.readings import Answers, Reading, Status
 from services.kernel.registry import Registry
 from services.kernel.rows import grown
 from services.kernel.sessions import settle_sessions
+from services.kernel.storing import store_events
 from services.kernel.timeorder import TimeOrder
 from services.kernel.windows import Lifetime
 
@@ -63,32 +64,13 @@ class Engine:
 
     def _append(self, batch: EventBatch, adds: NDArray[np.bool_], hashes: NDArray[np.uint64]) -> NDArray[np.int32]:
         """Stores the events that concern any stream; returns their rows."""
-        keys = batch.strings(key_column(self.attribute_key))
-        if keys is None:
-            return np.empty(0, np.int32)
-        flags, terms = self.registry.sort_out(batch)
-        wanted = adds & (keys.codes >= 0) & flags.any(axis=1)
-        selected = np.flatnonzero(wanted)
-        if not len(selected):
-            return np.empty(0, np.int32)
-        codes = np.zeros(len(keys.values), np.int32)
-        codes[keys.codes[selected]] = 1
-        used = np.flatnonzero(codes)
-        codes[used] = self.key_codes.codes(keys.values.take(used))
+        stored = store_events(self.registry, self.key_codes, self.attribute_key, batch, adds, hashes)
+        rows, selected = stored.rows, stored.selected
+        if not len(rows):
+            return rows
         self._reserve_keys()
-        self.skipped_terms += int(sum((found.skipped & wanted).sum() for found in terms))
-        store = self.memory.store
-        times = batch.occurred_at[selected]
-        rows = store.append(
-            times,
-            codes[keys.codes[selected]],
-            flags[selected],
-            hashes[selected],
-            batch.event_ids,
-            selected,
-            [found.values[selected] for found in terms],
-        )
-        self.memory.timelines.insert(store.columns, rows)
+        self.skipped_terms += stored.skipped_terms
+        self.memory.timelines.insert(self.memory.store.columns, rows)
         if self._row_index is not None:
             self._row_index.update(zip(hashes[selected].tolist(), rows.tolist(), strict=True))
         return rows

@@ -55,12 +55,17 @@ class Interner:
         """The codes of an Arrow array of strings without nulls, given now where they are new."""
         if not len(values):
             return np.empty(0, np.int32)
-        _, offsets, data = values.buffers()
-        ends = np.frombuffer(offsets, np.int32)[values.offset : values.offset + len(values) + 1]
-        content = np.frombuffer(data, np.uint8) if data is not None and data.size else np.zeros(0, np.uint8)
+        ends, content = _bytes_of(values)
         self._reserve(len(values), int(ends[-1] - ends[0]))
         result = np.empty(len(values), np.int32)
         _intern(self._table, ends, content, result)
+        return result
+
+    def known_codes(self, values: pa.Array) -> NDArray[np.int32]:
+        """The codes of an Arrow array of strings without nulls; -1 for those that have none."""
+        result = np.empty(len(values), np.int32)
+        if len(values):
+            _find_all(self._table, *_bytes_of(values), result)
         return result
 
     def text(self, code: int) -> str:
@@ -109,6 +114,13 @@ class Interner:
             self.codes(array.slice(start, _REMEMBERED).cast(pa.string()))
 
 
+def _bytes_of(values: pa.Array) -> tuple[NDArray[np.int32], NDArray[np.uint8]]:
+    """Where the strings of an array begin and end, and their bytes."""
+    _, offsets, data = values.buffers()
+    ends = np.frombuffer(offsets, np.int32)[values.offset : values.offset + len(values) + 1]
+    return ends, np.frombuffer(data, np.uint8) if data is not None and data.size else np.zeros(0, np.uint8)
+
+
 @compiled
 def _matches(table: _Table, code: int, content: NDArray[np.uint8], first: int, last: int) -> bool:
     start = table.offsets[code]
@@ -136,6 +148,13 @@ def _slot(table: _Table, h: np.uint64, content: NDArray[np.uint8], first: int, l
 def _find(table: _Table, content: NDArray[np.uint8]) -> int:
     h, _ = hash128(content, 0, len(content))
     return int(table.slots[_slot(table, h, content, 0, len(content))])
+
+
+@compiled
+def _find_all(table: _Table, ends: NDArray[np.int32], content: NDArray[np.uint8], result: NDArray[np.int32]) -> None:
+    for i in range(len(result)):
+        h, _ = hash128(content, ends[i], ends[i + 1])
+        result[i] = table.slots[_slot(table, h, content, ends[i], ends[i + 1])]
 
 
 @compiled

@@ -87,5 +87,5 @@ class Answers:
         if lower >= since:
             return Reading(value, status, last_us)
         now = self._memory.now_us
-        covered = 0.0 if lower == MIN_US else max(0.0, (now - since) / (now - lower))
+        covered = 0.0 if lower == MIN_US or lower >= now else max(0.0, (now - since) / (now - lower))
         return Reading(value, Status.LEFT_TRUNCATED, last_us, covered)

@@ -48,7 +48,7 @@ class Registry:
         stream, bounds = stream_of(aggregation), self.bounds(aggregation)
         state = self._windowed.get((kind, stream, bounds))
         if state is None:
-            state = kind(self.memory, self.bit(stream), self._term(stream), bounds)
+            state = kind(self.memory, self.bit(stream), self.term_index(stream), bounds)
             self._windowed[kind, stream, bounds] = state
         assert isinstance(state, kind)
         return state
@@ -61,7 +61,7 @@ class Registry:
         """The state of a stream."""
         state = self._of_stream.get((kind, stream))
         if state is None:
-            state = self._of_stream[kind, stream] = kind(self.memory, self.bit(stream), self._term(stream))
+            state = self._of_stream[kind, stream] = kind(self.memory, self.bit(stream), self.term_index(stream))
         assert isinstance(state, kind)
         return state
 
@@ -69,7 +69,8 @@ class Registry:
         """The bit of a stream in the flags of rows."""
         return stream_bit(self.streams[stream])
 
-    def _term(self, stream: Stream) -> int | None:
+    def term_index(self, stream: Stream) -> int | None:
+        """The place of a stream's term among the terms, or None when it has none."""
         if stream.term is None or stream.term_type is None:
             return None
         return self.terms.index((stream.term, stream.term_type))
@@ -111,7 +112,7 @@ class Registry:
         masks: dict[Expression, NDArray[np.bool_]] = {}
         for stream, index in self.streams.items():
             mask = _evaluate(stream.filter, batch, masks)
-            term = self._term(stream)
+            term = self.term_index(stream)
             if term is not None:
                 mask = mask & terms[term].present
             word, bit = stream_bit(index)

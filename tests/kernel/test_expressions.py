@@ -78,3 +78,5 @@ def test_numbers_compare_exactly_beyond_the_doubles_precision() -> None:
     assert matching(Compare(X, "=", (2.0**53,)), log) == [True, False, True]
     assert matching(Compare(X, "=", (2**53 + 1,)), log) == [False, True, False]
     assert matching(Compare(X, ">", (2.0**53,)), log) == [False, True, False]
+    assert matching(Compare(X, "!=", (2**53 + 1,)), log) == [True, False, True]
+    assert matching(Compare(X, "!=", (2**64,)), log) == [True, True, True]

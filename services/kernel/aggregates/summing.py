@@ -85,15 +85,7 @@ class NumberSum(WindowedState):
 
     def rounded(self, key: int) -> float:
         """The sum, correctly rounded; infinite when it is beyond the doubles."""
-        total = 0
-        for digit in reversed(self.digits[key].tolist()):
-            total = (total << 32) + digit
-        exponent = 32 * self.lowest - _SCALE
-        try:
-            # True division of integers is correctly rounded.
-            return float(total << exponent) if exponent >= 0 else total / (1 << -exponent)
-        except OverflowError:
-            return math.inf if total > 0 else -math.inf
+        return float(round_digits(self.digits, key, self.lowest, np.empty(self.digits.shape[1] + 1, np.int64)))
 
     def dump(self) -> dict[str, NDArray[np.generic]]:
         return {"digits": self.digits, "lowest": np.array([self.lowest])}
@@ -121,7 +113,7 @@ def _add_integers(
 
 
 @compiled
-def _split(bits: int) -> tuple[int, int, int]:
+def split_double(bits: int) -> tuple[int, int, int]:
     """A double by its bits: its mantissa, the digit where it starts and the shift within."""
     exponent = (bits >> 52) & 0x7FF
     mantissa = bits & 0xFFFFFFFFFFFFF
@@ -138,7 +130,7 @@ def _digit_range(
     first, last = 1 << 30, -1
     for i in range(len(rows)):
         if columns.flags[rows[i], word] & mask:
-            mantissa, digit, _ = _split(values[rows[i]])
+            mantissa, digit, _ = split_double(values[rows[i]])
             if mantissa:
                 first, last = min(first, digit), max(last, digit)
     return first, last
@@ -158,17 +150,72 @@ def _add_doubles(
     for i in range(len(rows)):
         row = rows[i]
         if columns.flags[row, word] & mask:
-            mantissa, digit, shift = _split(values[row])
-            if mantissa:
-                n = -sign if values[row] < 0 else sign
-                key = columns.keys[row]
-                at = digit - lowest
-                # 53 bits shifted by up to 31 touch three digits.
-                low = (mantissa & np.int64(0xFFFFFFFF)) << shift
-                high = (mantissa >> 32) << shift
-                digits[key, at] += n * (low & np.int64(0xFFFFFFFF))
-                digits[key, at + 1] += n * ((low >> 32) + (high & np.int64(0xFFFFFFFF)))
-                digits[key, at + 2] += n * (high >> 32)
+            add_double(digits, columns.keys[row], lowest, values[row], sign)
+
+
+@compiled
+def add_double(digits: NDArray[np.int64], at: int, lowest: int, bits: int, sign: int) -> None:
+    """Adds a double, given by its bits, to the digits at an index, or takes it away."""
+    mantissa, digit, shift = split_double(bits)
+    if mantissa:
+        n = -sign if bits < 0 else sign
+        place = digit - lowest
+        # 53 bits shifted by up to 31 touch three digits.
+        low = (mantissa & np.int64(0xFFFFFFFF)) << shift
+        high = (mantissa >> 32) << shift
+        digits[at, place] += n * (low & np.int64(0xFFFFFFFF))
+        digits[at, place + 1] += n * ((low >> 32) + (high & np.int64(0xFFFFFFFF)))
+        digits[at, place + 2] += n * (high >> 32)
+
+
+@compiled
+def _carry(digits: NDArray[np.int64], at: int, sign: int, carried: NDArray[np.int64]) -> int:
+    """Writes digits from 0 to 2^32 - 1 for a sum of either sign; returns what is left over above."""
+    carry = np.int64(0)
+    for i in range(digits.shape[1]):
+        carry += sign * digits[at, i]
+        carried[i] = carry & np.int64(0xFFFFFFFF)
+        carry >>= 32
+    carried[digits.shape[1]] = carry
+    return int(carry)
+
+
+@compiled
+def round_digits(digits: NDArray[np.int64], at: int, lowest: int, scratch: NDArray[np.int64]) -> float:
+    """The double nearest to the digits at an index, ties to even; infinite when it is beyond the doubles.
+
+    `scratch` has room for one digit more than there are.
+    """
+    sign = 1.0
+    if _carry(digits, at, 1, scratch) < 0:
+        sign = -1.0
+        _carry(digits, at, -1, scratch)
+    top = digits.shape[1]
+    while top >= 0 and scratch[top] == 0:
+        top -= 1
+    if top < 0:
+        return 0.0
+    width = 0
+    while scratch[top] >> width:
+        width += 1
+    # The first 64 bits of the number, its highest being 1, and whether anything but zeros follows them.
+    second = np.uint64(scratch[top - 1]) if top >= 1 else np.uint64(0)
+    third = np.uint64(scratch[top - 2]) if top >= 2 else np.uint64(0)
+    leading = np.uint64(scratch[top]) << np.uint64(64 - width)
+    leading |= (second << np.uint64(32)) >> np.uint64(width)
+    leading |= third >> np.uint64(width)
+    inexact = bool(third & ((np.uint64(1) << np.uint64(width)) - np.uint64(1)))
+    for i in range(top - 2):
+        inexact |= scratch[i] != 0
+    mantissa = np.int64(leading >> np.uint64(11))
+    rest = np.int64(leading & np.uint64(0x7FF))
+    if rest > 0x400 or (rest == 0x400 and (inexact or mantissa & 1)):
+        mantissa += 1
+    # Subnormal results need no second rounding: everything is a multiple of the least double.
+    exponent = 32 * (top + lowest) + width - 53 - _SCALE
+    if exponent > 971 or (exponent == 971 and mantissa == 1 << 53):
+        return sign * np.inf
+    return sign * math.ldexp(float(mantissa), exponent)
 
 
 def _states(aggregation: Aggregation, states: States) -> tuple[Count, IntegerSum | NumberSum]:
