@@ -54,7 +54,7 @@ async def main(settings: FeaturesSettings) -> None:
     await asyncio.to_thread(warm)
     async with (
         open_channel(settings.ingest_target, key=settings.service_key, ca_file=settings.ingest_ca_file) as channel,
-        open_app(settings, IngestFeed(channel), SystemClock()) as app,
+        open_app(settings, IngestFeed(channel, settings.ingest_compression), SystemClock()) as app,
     ):
         await serve(settings, app.services, ready=app.projects.wait_ready(), registry=app.registry)
 

@@ -72,15 +72,20 @@ class Feed(Protocol):
 class IngestFeed:
     """The feed that ingest serves."""
 
-    def __init__(self, channel: grpc.aio.Channel) -> None:
+    def __init__(self, channel: grpc.aio.Channel, compression: str = "none") -> None:
         self._stub = IngestServiceStub(channel)
+        self._compression = ingest_service_pb2.Compression.Value(f"COMPRESSION_{compression.upper()}")
 
     async def follow(
         self, project: str, after_position: int, max_bytes: int, *, stop_at_head: bool = False
     ) -> AsyncGenerator[Part, None]:
         """See Feed."""
         request = ingest_service_pb2.SubscribeRequest(
-            consumer=CONSUMER, after_position=after_position, max_bytes=max_bytes, stop_at_head=stop_at_head
+            consumer=CONSUMER,
+            after_position=after_position,
+            max_bytes=max_bytes,
+            stop_at_head=stop_at_head,
+            compression=self._compression,
         )
         call = self._stub.Subscribe(request, metadata=(("x-inkling-project", project),))
         try:

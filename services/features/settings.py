@@ -1,7 +1,7 @@
 """Settings of the features service: the environment variables INKLING_FEATURES_*."""
 
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
@@ -18,6 +18,8 @@ class FeaturesSettings(Settings):
     """Where ingest is: the log that attributes are computed from. It is shown `service_key`."""
     ingest_ca_file: Path | None = None
     """Authorities of ingest's certificate; plaintext without."""
+    ingest_compression: Literal["none", "lz4", "zstd"] = "none"
+    """How ingest sends the log. Compression costs it more than the event itself; it pays across slow networks."""
     snapshot_events: int = Field(default=500_000, ge=1)
     """A project's state is written to the blob store after so many events,"""
     snapshot_seconds: float = Field(default=60.0, gt=0)
