@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from services.kernel.aggregates.base import Reader, States, StreamState, Value, WindowedState, term_decoder
+from services.kernel.aggregates.base import Reader, State, States, StreamState, Value, WindowedState, term_decoder
 from services.kernel.aggregations import Aggregation
 from services.kernel.jit import compiled
 from services.kernel.rows import Rows, grown, precedes
@@ -12,23 +12,14 @@ from services.kernel.timelines import Lists, lower_bound, place_of
 NONE = np.int32(-1)
 
 
-class Last(StreamState):
-    """The last row of the stream: also the last in every window that it is in."""
+class RowByKey(State):
+    """One row for each key, or -1."""
 
     rows: NDArray[np.int32] = np.zeros(0, np.int32)
 
     def reserve_keys(self, count: int) -> None:
         if count > len(self.rows):
             self.rows = grown(self.rows, max(count, 2 * len(self.rows)), -1)
-
-    def enter(self, rows: NDArray[np.int32]) -> None:
-        _enter_last(self.rows, self.memory.store.columns, rows, *self.bit)
-
-    def forget(self, rows: NDArray[np.int32], had_bit: NDArray[np.bool_]) -> None:
-        memory = self.memory
-        _forget_last(
-            self.rows, memory.timelines.lists, memory.store.columns, rows[had_bit], *self.bit, np.int64(memory.now_us)
-        )
 
     def referenced(self) -> NDArray[np.int32]:
         return self.rows
@@ -43,14 +34,21 @@ class Last(StreamState):
         self.rows = np.array(arrays["rows"])
 
 
-class First(WindowedState):
+class Last(RowByKey, StreamState):
+    """The last row of the stream: also the last in every window that it is in."""
+
+    def enter(self, rows: NDArray[np.int32]) -> None:
+        _enter_last(self.rows, self.memory.store.columns, rows, *self.bit)
+
+    def forget(self, rows: NDArray[np.int32], had_bit: NDArray[np.bool_]) -> None:
+        memory = self.memory
+        _forget_last(
+            self.rows, memory.timelines.lists, memory.store.columns, rows[had_bit], *self.bit, np.int64(memory.now_us)
+        )
+
+
+class First(RowByKey, WindowedState):
     """The first row of the stream in the window: it moves on along the key's timeline as the window does."""
-
-    rows: NDArray[np.int32] = np.zeros(0, np.int32)
-
-    def reserve_keys(self, count: int) -> None:
-        if count > len(self.rows):
-            self.rows = grown(self.rows, max(count, 2 * len(self.rows)), -1)
 
     def enter(self, rows: NDArray[np.int32]) -> None:
         _enter_first(self.rows, self.memory.store.columns, rows, *self.bit)
@@ -72,18 +70,6 @@ class First(WindowedState):
 
     def forget(self, rows: NDArray[np.int32], had_bit: NDArray[np.bool_]) -> None:
         self.leave(rows[had_bit])
-
-    def referenced(self) -> NDArray[np.int32]:
-        return self.rows
-
-    def renumber(self, numbers: NDArray[np.int32]) -> None:
-        self.rows = np.where(self.rows >= 0, numbers[self.rows], NONE)
-
-    def dump(self) -> dict[str, NDArray[np.generic]]:
-        return {"rows": self.rows}
-
-    def load(self, arrays: dict[str, NDArray[np.generic]]) -> None:
-        self.rows = np.array(arrays["rows"])
 
 
 @compiled
