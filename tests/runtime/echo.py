@@ -16,7 +16,7 @@ from services.runtime.server import Service
 
 NAME = "test.v1.EchoService"
 READ = frozenset({Role.READ})
-SECRET = 42
+SECRET = "swordfish"
 Context = grpc.aio.ServicerContext[Any, Any]
 
 

@@ -16,7 +16,7 @@ import grpc.aio
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from tests.runtime.echo import NAME, send
+from tests.runtime.echo import NAME, SECRET, send
 
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
@@ -122,7 +122,7 @@ async def test_logs_are_json_with_request_ids_and_nothing_of_the_callers(tmp_pat
     assert failure["request_id"] == "mine-1"
     assert "builtins.ValueError" in str(failure["exception"])
     assert "echo.py" in str(failure["exception"])
-    assert "42" not in str(failure["exception"])
+    assert SECRET not in str(failure["exception"])
 
 
 async def test_metrics_are_on_a_port_of_their_own(tmp_path: Path, unused_port: int) -> None:
