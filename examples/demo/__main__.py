@@ -104,6 +104,7 @@ class Demo:
             started = time.perf_counter()
             profile = await self.client.profiles.get(customer, service=SERVICE, min_position=self.position)
             taken = (time.perf_counter() - started) * 1_000
+            assert profile.as_of_time is not None, "the log has events"
             self.screen.profile(profile, f"{remark} · as of {profile.as_of_time:%d %B %Y} · {taken:.1f} ms")
 
     async def check(self) -> None:

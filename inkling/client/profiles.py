@@ -61,14 +61,15 @@ class Reading:
 class Profile:
     """What is known of one key: readings by attribute name, in the order of their definitions.
 
-    They hold up to `position` of the log, and up to the instant `as_of_time` (exclusive).
+    They hold up to `position` of the log, and up to the instant `as_of_time` (exclusive): None while the clock of a log
+    without events has not begun.
     """
 
     attribute_key: str
     key_value: str
     readings: Mapping[str, Reading]
     position: int
-    as_of_time: datetime
+    as_of_time: datetime | None
 
     def __getitem__(self, attribute: str) -> AttributeValue:
         return self.readings[attribute].value
@@ -230,7 +231,7 @@ def read_profile(message: profile_pb2.Profile) -> Profile:
         key_value=message.key_value,
         readings={each.name: read_value(each) for each in message.values},
         position=message.position,
-        as_of_time=instant(message.as_of_time),
+        as_of_time=instant(message.as_of_time) if message.HasField("as_of_time") else None,
     )
 
 

@@ -19,6 +19,7 @@ from services.features.values import STATUSES, Status, converter
 from services.kernel.aggregations import Function
 from services.kernel.engine import Engine, Reading
 from services.kernel.engine import Status as KernelStatus
+from services.kernel.windows import MIN_US
 from services.runtime.errors import InvalidArgument, NotFound, Violation
 
 MAX_ATTRIBUTES = 2_000
@@ -179,7 +180,9 @@ def reading_writer(attribute: Attribute, last_event: LastEvent) -> Callable[[Rea
 
 
 def as_of_field(as_of_us: int) -> bytes:
-    """The field `as_of_time` of a Profile."""
+    """The field `as_of_time` of a Profile; nothing while the clock of the log has not begun."""
+    if as_of_us == MIN_US:
+        return b""
     return wire.delimited(5, wire.timestamp(as_of_us))
 
 

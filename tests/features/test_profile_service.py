@@ -8,6 +8,7 @@ from google.protobuf.duration_pb2 import Duration
 
 from inkling.features.v1 import attribute_group_pb2 as groups_pb2
 from inkling.features.v1 import profile_service_pb2 as profiles
+from services.features.feed import LogSettings
 from services.features.settings import FeaturesSettings
 from services.features.values import Status
 from services.runtime.clocks import ManualClock
@@ -30,6 +31,23 @@ async def test_a_group_is_created_published_and_read(client: Client, log: Memory
         "buys": (2, Status.PRESENT, NOW_US - 4),
         "spent": (5.0, Status.PRESENT, NOW_US - 4),
     }
+
+
+async def test_a_log_whose_clock_has_not_begun_answers_without_an_instant(
+    served_settings: FeaturesSettings, clock: ManualClock
+) -> None:
+    log = MemoryLog(LogSettings(clock="log"))
+    async with serving(served_settings, log, clock) as client:
+        await create(client)
+        await client.publish(GROUP)
+        selection = profiles.Selection(attribute_groups=["attributeGroups/shopping"])
+        request = profiles.GetProfileRequest(key_value="u", selection=selection)
+        before = await client.profiles.GetProfile(request)
+        assert not before.HasField("as_of_time")
+        assert {value.status for value in before.values} == {Status.NEVER_SEEN}
+        request.min_position = await log.append(purchase(1, "u", NOW_US - 5, 2.5))
+        after = await client.profiles.GetProfile(request)
+        assert after.as_of_time.ToMicroseconds() == NOW_US - 4
 
 
 @pytest.mark.parametrize(
