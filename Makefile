@@ -7,7 +7,7 @@ PYTHON := .venv/bin/python
 SOURCES := services inkling tools examples benchmarks tests hatch_build.py
 PROTOS := $(shell find protos -name '*.proto')
 
-.PHONY: help setup protos up demo test test-all check lint types imports protolint bench lock clean
+.PHONY: help setup protos up demo test test-slow test-all check lint types imports protolint bench lock clean
 
 help: ## What there is to type
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -41,7 +41,10 @@ demo: setup ## Real transactions in, exact attributes out: the main job in under
 test: setup ## The tests, with real servers and databases
 	@$(PYTHON) -m pytest -m "not slow"
 
-test-all: setup ## The tests and the slow suites: long crash runs, deep property tests
+test-slow: setup ## The slow suites: 200,000 events while everything is killed; the whole demo
+	@$(PYTHON) -m pytest -m slow
+
+test-all: setup ## All tests, the properties with a thousand random examples each
 	@INKLING_HYPOTHESIS_PROFILE=deep $(PYTHON) -m pytest
 
 check: setup lint types imports protolint test ## Everything that must hold before a change is done
