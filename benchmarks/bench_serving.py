@@ -10,9 +10,10 @@ from random import Random
 
 import grpc
 
-from benchmarks.processes import GET_PROFILE, INGEST, OPTIONS, RawMethod, echo_server, raw, running_suite
+from benchmarks.processes import running_suite
 from benchmarks.tables import Table, median_of, percentile
 from benchmarks.web_requests import web_requests
+from examples.demo.figures import GET_PROFILE, INGEST, OPTIONS, RawMethod, echo_server, raw
 from inkling import AsyncClient
 from inkling.cli.suite import Suite
 from inkling.features.v1 import profile_service_pb2
@@ -54,7 +55,7 @@ async def reading(suite: Suite, key: str, visitors: list[str]) -> Table:
         "of the responses. Budget: p50 at most 1.5 × echo.",
     )
     async with (
-        echo_server() as (echo, _),
+        echo_server() as echo,
         grpc.aio.insecure_channel(suite.address("features"), options=OPTIONS) as to_features,
         grpc.aio.insecure_channel(echo, options=OPTIONS) as to_echo,
     ):

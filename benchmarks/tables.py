@@ -1,8 +1,7 @@
 """How figures are printed: a title, rows of names and numbers, ratios to the floor."""
 
 import statistics
-import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 
@@ -49,13 +48,6 @@ def short(number: float) -> str:
     if abs(number) >= 100:
         return f"{number:,.0f}"
     return f"{number:.3g}"
-
-
-def cpu_seconds(work: Callable[[], object]) -> float:
-    """The processor time of this process that a piece of work takes."""
-    start = time.process_time()
-    work()
-    return time.process_time() - start
 
 
 def median_of(rounds: Iterable[float]) -> float:
