@@ -13,7 +13,6 @@ from prometheus_client import CollectorRegistry
 from inkling.features.v1 import definition_service_pb2, profile_service_pb2
 from inkling.features.v1.definition_service_pb2_grpc import add_DefinitionServiceServicer_to_server
 from services.features import servicer_definitions, servicer_profiles
-from services.features.feed import Feed, IngestFeed
 from services.features.importing import Importer
 from services.features.metrics import ProjectMetrics
 from services.features.plan_answer import PlanAnswerer
@@ -23,6 +22,7 @@ from services.features.servicer_definitions import OPERATION_ROLES, DefinitionSe
 from services.features.servicer_profiles import ProfileServicer
 from services.features.settings import FeaturesSettings
 from services.features.store import MIGRATIONS, DefinitionStore
+from services.following.feed import Feed, IngestFeed
 from services.kernel.warming import warm
 from services.runtime import operations
 from services.runtime.blobs import FolderBlobStore
@@ -54,7 +54,7 @@ async def main(settings: FeaturesSettings) -> None:
     await asyncio.to_thread(warm)
     async with (
         open_channel(settings.ingest_target, key=settings.service_key, ca_file=settings.ingest_ca_file) as channel,
-        open_app(settings, IngestFeed(channel, settings.ingest_compression), SystemClock()) as app,
+        open_app(settings, IngestFeed(channel, "features", settings.ingest_compression), SystemClock()) as app,
     ):
         await serve(settings, app.services, ready=app.projects.wait_ready(), registry=app.registry)
 

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 
-from services.features.feed import Feed, Part, follow_steadily
 from services.features.projection import Projection
+from services.following.feed import Feed, Part, follow_steadily
 from services.kernel.aggregations import Aggregation
 from services.kernel.engine import Engine
 from services.kernel.fold import Fold

@@ -11,8 +11,8 @@ from enum import Enum
 
 from services.features.compile import compile_attribute, compile_group
 from services.features.definitions import Attribute, AttributeGroup
-from services.features.feed import Feed, FeedUnavailableError, Part
 from services.features.values import Answer, answer
+from services.following.feed import Feed, FeedUnavailableError, Part
 from services.kernel.engine import Engine
 from services.kernel.fold import Fold
 from services.runtime.clocks import Clock

@@ -16,11 +16,11 @@ from typing import Any
 from services.features.backfill import Backfill, Progress
 from services.features.catalog import Catalog
 from services.features.definitions import GroupState
-from services.features.feed import Backoff, Feed, LogSettings, Part, PositionLostError, follow_steadily
 from services.features.projection import Projection
 from services.features.settings import FeaturesSettings
 from services.features.snapshots import SnapshotShelf
 from services.features.store import StoredGroup
+from services.following.feed import Backoff, Feed, LogSettings, Part, PositionLostError, follow_steadily
 from services.kernel.engine import Engine
 from services.kernel.fold import DAY_US, Fold
 from services.runtime.clocks import Clock

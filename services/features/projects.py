@@ -6,11 +6,11 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from services.features.catalog import Catalog
-from services.features.feed import Feed
 from services.features.project import Project
 from services.features.settings import FeaturesSettings
 from services.features.snapshots import SnapshotShelf
 from services.features.store import DefinitionStore
+from services.following.feed import Feed
 from services.runtime.blobs import BlobStore
 from services.runtime.clocks import Clock
 

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field
 
-from services.features.feed import LogSettings, Part, PositionLostError
+from services.following.feed import LogSettings, Part, PositionLostError
 from services.kernel.building import EventRow, build_batch
 from services.kernel.columns import to_ipc
 

@@ -8,9 +8,9 @@ from google.protobuf.duration_pb2 import Duration
 
 from inkling.features.v1 import attribute_group_pb2 as groups_pb2
 from inkling.features.v1 import profile_service_pb2 as profiles
-from services.features.feed import LogSettings
 from services.features.settings import FeaturesSettings
 from services.features.values import Status
+from services.following.feed import LogSettings
 from services.runtime.clocks import ManualClock
 from tests.features.memory_log import NOW_US, MemoryLog, purchase
 from tests.features.reading import read_values

@@ -16,7 +16,6 @@ from services.features.definitions import (
     GroupState,
     ValueType,
 )
-from services.features.feed import FeedUnavailableError, LogSettings, Part
 from services.features.metrics import ProjectMetrics
 from services.features.profiles import ProfileReader, Selection
 from services.features.project import Project
@@ -24,6 +23,7 @@ from services.features.projects import Projects
 from services.features.settings import FeaturesSettings
 from services.features.store import DefinitionStore
 from services.features.values import Status
+from services.following.feed import FeedUnavailableError, LogSettings, Part
 from services.kernel.aggregations import Function
 from services.runtime.blobs import MemoryBlobStore
 from services.runtime.clocks import ManualClock

@@ -1,4 +1,4 @@
-"""The log as features sees it: ingest's Subscribe, followed with reconnection."""
+"""The log as a service sees it: ingest's Subscribe, followed with reconnection."""
 
 import asyncio
 import logging
@@ -16,7 +16,6 @@ from services.kernel.columns import EventBatch
 from services.kernel.fold import DAY_US, ClockKind
 
 _LOGGER = logging.getLogger(__name__)
-CONSUMER = "features"
 FIRST_DELAY_SECONDS, MAX_DELAY_SECONDS = 0.05, 5.0
 
 
@@ -70,10 +69,11 @@ class Feed(Protocol):
 
 
 class IngestFeed:
-    """The feed that ingest serves."""
+    """The feed that ingest serves, to the consumer of a name: its progress is measured under it."""
 
-    def __init__(self, channel: grpc.aio.Channel, compression: str = "none") -> None:
+    def __init__(self, channel: grpc.aio.Channel, consumer: str, compression: str = "none") -> None:
         self._stub = IngestServiceStub(channel)
+        self._consumer = consumer
         self._compression = ingest_service_pb2.Compression.Value(f"COMPRESSION_{compression.upper()}")
 
     async def follow(
@@ -81,7 +81,7 @@ class IngestFeed:
     ) -> AsyncGenerator[Part, None]:
         """See Feed."""
         request = ingest_service_pb2.SubscribeRequest(
-            consumer=CONSUMER,
+            consumer=self._consumer,
             after_position=after_position,
             max_bytes=max_bytes,
             stop_at_head=stop_at_head,
