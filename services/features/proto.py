@@ -28,7 +28,7 @@ from services.features.definitions import (
     Value,
     ValueType,
 )
-from services.kernel.aggregations import Function
+from services.kernel.aggregations import OF_SIGNALS, Function
 from services.kernel.expressions import Instant
 
 VALUE_TYPES: Mapping[ValueType, groups_pb2.ValueType.ValueType] = {
@@ -45,7 +45,7 @@ VALUE_TYPES: Mapping[ValueType, groups_pb2.ValueType.ValueType] = {
     ValueType.CATEGORY_COUNTS: groups_pb2.VALUE_TYPE_CATEGORY_COUNTS,
 }
 FUNCTIONS: Mapping[Function, groups_pb2.AggregationFunction.ValueType] = {
-    function: groups_pb2.AggregationFunction.Value(f"AGGREGATION_FUNCTION_{function.name}") for function in Function
+    function: groups_pb2.AggregationFunction.Value(f"AGGREGATION_FUNCTION_{function.name}") for function in OF_SIGNALS
 }
 OPERATORS: Mapping[Operator, groups_pb2.CriterionOperator.ValueType] = {
     operator: groups_pb2.CriterionOperator.Value(f"CRITERION_OPERATOR_{operator.name}") for operator in Operator

@@ -3,7 +3,7 @@
 What cannot be read is left out of the definition, and reading goes on: people want all mistakes at once.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from enum import StrEnum
 from typing import Any, TypeVar
 
@@ -32,7 +32,7 @@ from services.features.definitions import (
     suggestion,
 )
 from services.features.durations import parse_duration, parse_instant
-from services.kernel.aggregations import Function
+from services.kernel.aggregations import OF_SIGNALS, Function
 from services.kernel.expressions import Instant
 
 GROUP_FIELDS = (
@@ -136,7 +136,7 @@ class Reader:
             description=self._get(content, "description", str, path) or "",
             type=value_type,
             events=self._list(content, "events", path, self._event),
-            aggregation=self._enum(content, "aggregation", Function, path),
+            aggregation=self._enum(content, "aggregation", Function, path, OF_SIGNALS),
             property=self._optional(content, "property", path, self._property),
             criteria=self._optional(content, "criteria", path, self._criteria),
             period_us=self._duration(content, "period", path),
@@ -259,15 +259,17 @@ class Reader:
             self.add(f"{path}.{name}", f"{text!r} is not a duration", "ISO 8601, such as P7D or PT12H")
         return duration_us
 
-    def _enum(self, content: dict[str, Any], name: str, kind: type[E], path: str) -> E | None:
+    def _enum(
+        self, content: dict[str, Any], name: str, kind: type[E], path: str, allowed: Sequence[E] = ()
+    ) -> E | None:
         text = self._get(content, name, str, path)
         if text is None:
             return None
-        try:
-            return kind(text)
-        except ValueError:
-            self.add(f"{path}.{name}", f"{text!r} is not known", suggestion(text, list(kind)))
+        known = list(allowed or kind)
+        if text not in known:
+            self.add(f"{path}.{name}", f"{text!r} is not known", suggestion(text, known))
             return None
+        return kind(text)
 
     def _list(
         self, content: dict[str, Any], name: str, path: str, read: Callable[[Any, str], T | None]

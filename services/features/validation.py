@@ -17,7 +17,7 @@ from services.features.definitions import (
 from services.features.durations import DAY_US, MAX_DURATION_US
 from services.features.validation_criteria import check_criteria
 from services.features.validation_types import check_types
-from services.kernel.aggregations import WITHOUT_TERM, Function
+from services.kernel.aggregations import OF_SIGNALS, WITHOUT_TERM, Function
 
 MAX_ATTRIBUTES = 500
 MAX_GROUPS = 50
@@ -129,7 +129,7 @@ def _check_event(event: EventSelector, path: str) -> Iterator[Problem]:
 def _check_aggregation(attribute: Attribute, path: str) -> Iterator[Problem]:
     function = attribute.aggregation
     if function is None:
-        yield Problem(f"{path}.aggregation", "is missing", "one of " + ", ".join(Function))
+        yield Problem(f"{path}.aggregation", "is missing", "one of " + ", ".join(OF_SIGNALS))
         return
     if function in WITHOUT_TERM and attribute.property is not None:
         yield Problem(f"{path}.property", f"`{function}` looks at events, not at a property", "leave it out")

@@ -17,6 +17,8 @@ class Function(StrEnum):
     MEAN = "mean"
     FIRST = "first"
     LAST = "last"
+    LATEST = "latest"
+    """The term of the last event, null when that event has none: what a property is set to, or unset. Not of Signals."""
     UNIQUE_LIST = "unique_list"
     COUNT_DISTINCT = "count_distinct"
     APPROX_COUNT_DISTINCT = "approx_count_distinct"
@@ -39,6 +41,8 @@ class TermType(StrEnum):
     TIMESTAMP = "timestamp"
 
 
+OF_SIGNALS = tuple(function for function in Function if function is not Function.LATEST)
+"""The functions that attributes may name."""
 WITHOUT_TERM = frozenset({Function.COUNTER, Function.TIME_SINCE_FIRST, Function.TIME_SINCE_LAST})
 """Functions that look at the events themselves."""
 NUMERIC_ONLY = frozenset({Function.SUM, Function.MEAN})

@@ -13,7 +13,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from services.kernel.columns import EventBatch
+from services.kernel.columns import RESERVED_VENDOR, EventBatch
 
 Bools = NDArray[np.bool_]
 Operator = Literal["=", "!=", "<", ">", "<=", ">=", "like", "in", "is_null", "is_not_null"]
@@ -74,7 +74,7 @@ class Everything:
 
 @dataclass(frozen=True, slots=True)
 class EventTypeIs:
-    """Events of a type: given parts are equal, absent ones match all."""
+    """Events of a type: given parts are equal, absent ones match all; the suite's own records only by their vendor."""
 
     vendor: str | None = None
     name: str | None = None
@@ -84,8 +84,10 @@ class EventTypeIs:
         """True for the rows of the type."""
 
         def matches(text: str) -> bool:
-            wanted = (self.vendor, self.name, self.version)
-            return all(w is None or w == part for w, part in zip(wanted, text.split("/"), strict=True))
+            wanted, parts = (self.vendor, self.name, self.version), text.split("/")
+            if self.vendor is None and parts[0] == RESERVED_VENDOR:
+                return False
+            return all(w is None or w == part for w, part in zip(wanted, parts, strict=True))
 
         return _by_event_type(batch, matches)
 

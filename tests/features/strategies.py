@@ -22,7 +22,7 @@ from services.features.definitions import (
 )
 from services.features.validation_criteria import NULL_TESTS, ORDERING
 from services.features.validation_types import SCALARS, TYPES_OF, UNTYPED
-from services.kernel.aggregations import WITHOUT_TERM, Function
+from services.kernel.aggregations import OF_SIGNALS, WITHOUT_TERM, Function
 from services.kernel.expressions import Instant
 
 identifiers = st.from_regex(r"[a-z][a-z0-9_]{0,10}", fullmatch=True)
@@ -94,7 +94,7 @@ calendar_periods = st.builds(CalendarPeriod, st.integers(0, 9), st.integers(0, 2
 @st.composite
 def attributes(draw: st.DrawFn) -> Attribute:
     """A valid attribute."""
-    function = draw(st.sampled_from(Function))
+    function = draw(st.sampled_from(OF_SIGNALS))
     value_type = draw(st.sampled_from(TYPES_OF[function]))
     window = draw(st.sampled_from(["", "period_us", "range", "calendar_period", "ttl_us"]))
     kinds = {"period_us": durations_us, "range": ranges, "calendar_period": calendar_periods, "ttl_us": durations_us}

@@ -29,6 +29,7 @@ from typing import Any, NamedTuple
 
 from services.kernel.aggregations import Aggregation, Function, TermType
 from services.kernel.building import EventRow
+from services.kernel.columns import RESERVED_VENDOR
 from services.kernel.expressions import (
     AllOf,
     AnyOf,
@@ -171,7 +172,8 @@ def matches(event: EventRow, condition: Expression) -> bool:
             return any(matches(event, part) for part in parts)
         case EventTypeIs(vendor, name, version):
             given = ((vendor, event.vendor), (name, event.name), (version, event.version))
-            return all(wanted is None or wanted == actual for wanted, actual in given)
+            hidden = vendor is None and event.vendor == RESERVED_VENDOR
+            return not hidden and all(wanted is None or wanted == actual for wanted, actual in given)
         case OccurredWithin(start_us, end_us):
             after_start = start_us is None or event.occurred_at_us >= start_us
             return after_start and (end_us is None or event.occurred_at_us < end_us)
@@ -276,7 +278,7 @@ def aggregate(function: Function, sightings: Sequence[tuple[EventRow, object]], 
             return max(terms)  # type: ignore[type-var]
         case Function.FIRST:
             return terms[0]
-        case Function.LAST:
+        case Function.LAST | Function.LATEST:
             return terms[-1]
         case Function.UNIQUE_LIST:
             return kept
@@ -309,6 +311,8 @@ def truth(events: Sequence[EventRow], aggregation: Aggregation, t_us: int) -> Tr
         window = last_run(relevant, aggregation.ttl_us)
     if not window:
         return Truth(None, "EMPTY_WINDOW", last_us)
+    if aggregation.function is Function.LATEST:
+        window = window[-1:]
     sightings = [(event, term_of(event, aggregation)) for event in window]
     if aggregation.term is not None:
         sightings = [(event, term) for event, term in sightings if term is not None]

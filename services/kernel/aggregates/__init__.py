@@ -11,7 +11,7 @@ from services.kernel.aggregates.categories import (
     unique_list,
 )
 from services.kernel.aggregates.counting import counter
-from services.kernel.aggregates.endpoints import first, last, time_since_first, time_since_last
+from services.kernel.aggregates.endpoints import first, last, latest, time_since_first, time_since_last
 from services.kernel.aggregates.extremes import maximum, minimum
 from services.kernel.aggregates.summing import mean, sum_
 from services.kernel.aggregations import Aggregation, Function
@@ -24,6 +24,7 @@ READERS: dict[Function, Callable[[Aggregation, States], Reader]] = {
     Function.MEAN: mean,
     Function.FIRST: first,
     Function.LAST: last,
+    Function.LATEST: latest,
     Function.UNIQUE_LIST: unique_list,
     Function.COUNT_DISTINCT: count_distinct,
     # Exact as well: the pairs are held anyway.

@@ -1,10 +1,12 @@
-"""first, last, time_since_first and time_since_last: the ends of the window."""
+"""first, last, latest, time_since_first and time_since_last: the ends of the window."""
+
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from services.kernel.aggregates.base import Reader, State, States, StreamState, Value, WindowedState, term_decoder
-from services.kernel.aggregations import Aggregation
+from services.kernel.aggregations import Aggregation, Function
 from services.kernel.jit import compiled
 from services.kernel.rows import Rows, grown, precedes
 from services.kernel.timelines import Lists, lower_bound, place_of
@@ -167,6 +169,22 @@ def last(aggregation: Aggregation, states: States) -> Reader:
         return decode(state.values.item(row))
 
     return read
+
+
+def latest(aggregation: Aggregation, states: States) -> Reader:
+    """The term of the last event, None when that event has no term."""
+    newest = states.of_stream(Last, events_of(aggregation))
+    with_term, read_last = states.of_stream(Last, aggregation), last(aggregation, states)
+
+    def read(key: int) -> Value | None:
+        return read_last(key) if newest.rows.item(key) == with_term.rows.item(key) else None
+
+    return read
+
+
+def events_of(aggregation: Aggregation) -> Aggregation:
+    """The same over the filtered events, whether they have a term or not."""
+    return replace(aggregation, function=Function.COUNTER, term=None, term_type=None)
 
 
 def time_since_first(aggregation: Aggregation, states: States) -> Reader:

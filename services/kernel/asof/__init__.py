@@ -8,7 +8,7 @@ a run of that stream's rows, and from each pair to the next both ends of the run
 computed by one pass with two pointers, whose cost is rows plus pairs, however much the windows overlap.
 """
 
-from services.kernel.asof.column import STATUSES, Column
 from services.kernel.asof.engine import AsOf
+from services.kernel.column import STATUSES, Column
 
 __all__ = ["STATUSES", "AsOf", "Column"]

@@ -8,11 +8,11 @@ from numpy.typing import NDArray
 
 from services.kernel.aggregates.base import Stream, stream_of
 from services.kernel.aggregations import Aggregation
-from services.kernel.asof.column import Column
 from services.kernel.asof.events import Events, OrderedEvents
 from services.kernel.asof.families import FAMILIES
 from services.kernel.asof.moments import Moments, ranks
 from services.kernel.asof.question import Question, Relevant
+from services.kernel.column import Column
 from services.kernel.columns import EventBatch
 from services.kernel.fold import DAY_US
 

@@ -32,6 +32,12 @@ def last(question: Question) -> Values:
     return Values(question.of_rows(question.span.stop - 1))
 
 
+def latest(question: Question) -> Values:
+    """The term of the last event, null when that event has none."""
+    question.keep_latest()
+    return last(question)
+
+
 def time_since_first(question: Question) -> Values:
     """Seconds from the first event to now."""
     return _time_since(question, question.span.first)
@@ -59,6 +65,7 @@ FAMILIES: Mapping[Function, Family] = {
     Function.MEAN: mean,
     Function.FIRST: first,
     Function.LAST: last,
+    Function.LATEST: latest,
     Function.UNIQUE_LIST: unique_list,
     Function.COUNT_DISTINCT: count_distinct,
     # Exact as well, as in the incremental engine.

@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 
 from services.kernel.aggregates.base import Stream
 from services.kernel.aggregations import Aggregation
-from services.kernel.asof.column import STATUS_CODES, Column
 from services.kernel.asof.events import OrderedEvents, StreamRows
 from services.kernel.asof.moments import Moments, Places, Span, ranks
+from services.kernel.column import STATUS_CODES, Column
 from services.kernel.jit import njit
 from services.kernel.readings import Status
 from services.kernel.windows import MIN_US
@@ -81,6 +81,11 @@ class Question:
         """The terms of the stream's rows."""
         assert self.rows.terms is not None, "the function looks at terms"
         return self.rows.terms
+
+    def keep_latest(self) -> None:
+        """Leaves out the pairs whose last relevant event is not of the stream: it has no term."""
+        places = np.append(self.rows.places, np.int32(-1))[np.where(self.present, self.span.stop - 1, -1)]
+        self.present = self.present & (places == self._relevant.last)
 
     def of_rows(self, numbers: Places) -> pa.Array:
         """The terms of one row of the stream for each pair, null where the span is empty; in the question's order."""
