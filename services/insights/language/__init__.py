@@ -1,0 +1,1 @@
+"""The INFER language: from text to a checked, typed query."""
