@@ -16,14 +16,14 @@ from benchmarks.web_requests import web_requests
 from examples.demo.figures import GET_PROFILE, INGEST, OPTIONS, RawMethod, echo_server, raw
 from inkling import AsyncClient
 from inkling.cli.suite import Suite
-from inkling.features.v1 import profile_service_pb2
+from inkling.features.v1 import profile_pb2, profile_service_pb2
 from inkling.ingest.v1 import ingest_service_pb2
 
 GROUP = Path(__file__).parent.parent / "tests" / "conformance" / "signals_prospect_group.json"
 SERVICE = Path(__file__).parent.parent / "tests" / "conformance" / "signals_service.json"
 EVENTS, BATCH, VISITORS, READS = 300_000, 500, 10_000, 4_000
 PACED, MEASURED = 100, 300
-SELECTION = profile_service_pb2.Selection(feature_service="featureServices/prospect_scoring_tutorial_service")
+SELECTION = profile_pb2.Selection(feature_service="featureServices/prospect_scoring_tutorial_service")
 
 
 def read_request(visitor: str, min_position: int = 0) -> bytes:

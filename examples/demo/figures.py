@@ -12,7 +12,7 @@ import grpc
 
 from examples.demo.attributes import SERVICE
 from examples.demo.cdnow import Purchase
-from inkling.features.v1 import profile_service_pb2
+from inkling.features.v1 import profile_pb2, profile_service_pb2
 from inkling.ingest.v1 import ingest_service_pb2
 
 BATCH, CALLERS = 2_000, 4
@@ -72,7 +72,7 @@ async def measure(
 def read_request(customer: str) -> bytes:
     """The bytes of a GetProfile."""
     return profile_service_pb2.GetProfileRequest(
-        key_value=customer, selection=profile_service_pb2.Selection(feature_service=f"featureServices/{SERVICE}")
+        key_value=customer, selection=profile_pb2.Selection(feature_service=f"featureServices/{SERVICE}")
     ).SerializeToString()
 
 

@@ -202,9 +202,9 @@ class AsyncProfiles:
         return ProfileServiceStub(self._transport.channel("features"))
 
 
-def selection(service: str, groups: Sequence[str], attributes: Sequence[str]) -> profile_service_pb2.Selection:
+def selection(service: str, groups: Sequence[str], attributes: Sequence[str]) -> profile_pb2.Selection:
     """What to read; short names become resource names: `web` or `web/2` a group, `web_service` a service."""
-    return profile_service_pb2.Selection(
+    return profile_pb2.Selection(
         feature_service=service_name(service) if service else "",
         attribute_groups=[group_name(each) for each in groups],
         attributes=attributes,

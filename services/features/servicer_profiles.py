@@ -7,6 +7,7 @@ from typing import Any
 import grpc.aio
 from google.protobuf.duration_pb2 import Duration
 
+from inkling.features.v1 import profile_pb2
 from inkling.features.v1 import profile_service_pb2 as messages
 from services.features import wire
 from services.features.definitions import GroupState
@@ -152,7 +153,7 @@ class ProfileServicer:
         return projection
 
 
-def _selection(message: messages.Selection) -> Selection:
+def _selection(message: profile_pb2.Selection) -> Selection:
     return Selection(message.feature_service, tuple(message.attribute_groups), tuple(message.attributes))
 
 

@@ -34,6 +34,9 @@ CALL_RULES: Mapping[str, Mapping[str, CallRule]] = {
         "ListCollections": _LIST,
         "UpdateCollection": _CHANGE,
     },
+    "inkling.ingest.v1.ArchiveService": {
+        "ListArchiveFiles": CallRule(60, idempotent=True),  # may archive first
+    },
     "inkling.ingest.v1.DeadLetterService": {
         "ListDeadLetters": _LIST,
         "GetDeadLetter": _READ,
@@ -64,6 +67,22 @@ CALL_RULES: Mapping[str, Mapping[str, CallRule]] = {
         "GetProfile": _READ,
         "BatchGetProfiles": CallRule(15, idempotent=True),
         "WatchProfiles": _ENDLESS,
+    },
+    "inkling.features.v1.PropertyService": {
+        "CreateProperty": _CHANGE,
+        "BatchCreateProperties": _CHANGE,
+        "GetProperty": _READ,
+        "ListProperties": _LIST,
+        "UpdateProperty": _CHANGE,
+        "DeleteProperty": _CHANGE,
+        "SetProperties": CallRule(15),
+        "BatchSetProperties": _ENDLESS,
+    },
+    "inkling.features.v1.RollupService": {
+        "CreateRollup": _CHANGE,
+        "GetRollup": _READ,
+        "ListRollups": _LIST,
+        "DeleteRollup": _CHANGE,
     },
     "google.longrunning.Operations": {
         "ListOperations": _LIST,

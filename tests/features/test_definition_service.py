@@ -9,6 +9,7 @@ from google.protobuf.field_mask_pb2 import FieldMask
 from inkling.features.v1 import attribute_group_pb2 as groups_pb2
 from inkling.features.v1 import definition_service_pb2 as definitions
 from inkling.features.v1 import feature_service_pb2 as services_pb2
+from inkling.features.v1 import profile_pb2
 from inkling.features.v1 import profile_service_pb2 as profiles
 from tests.features.memory_log import NOW_US, MemoryLog, purchase
 from tests.features.serving import DAY_US, GROUP, Client, create, refused, shopping
@@ -30,7 +31,7 @@ async def test_the_documents_group_and_service_are_imported_published_and_export
     exported = await client.definitions.ExportDefinition(definitions.ExportDefinitionRequest(name=imported.name))
     assert exported.signals_json == text
     profile = await client.profiles.GetProfile(
-        profiles.GetProfileRequest(key_value="x", selection=profiles.Selection(feature_service=imported.name))
+        profiles.GetProfileRequest(key_value="x", selection=profile_pb2.Selection(feature_service=imported.name))
     )
     assert len(profile.values) == 19
     again = await client.definitions.ImportDefinition(definitions.ImportDefinitionRequest(signals_json=text))
@@ -130,7 +131,7 @@ async def test_a_group_that_a_service_reads_is_not_deleted(client: Client) -> No
     await client.definitions.DeleteFeatureService(definitions.DeleteFeatureServiceRequest(name="featureServices/s"))
     await client.definitions.DeleteAttributeGroup(definitions.DeleteAttributeGroupRequest(name=GROUP))
     read = client.profiles.GetProfile(
-        profiles.GetProfileRequest(key_value="u", selection=profiles.Selection(attribute_groups=[GROUP]))
+        profiles.GetProfileRequest(key_value="u", selection=profile_pb2.Selection(attribute_groups=[GROUP]))
     )
     assert (await refused(read))[:2] == (grpc.StatusCode.NOT_FOUND, "NOT_FOUND")
 

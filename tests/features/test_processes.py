@@ -11,7 +11,7 @@ import pytest
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from inkling.features.v1 import definition_service_pb2, profile_service_pb2
+from inkling.features.v1 import definition_service_pb2, profile_pb2, profile_service_pb2
 from inkling.features.v1 import profile_service_pb2 as profiles
 from inkling.ingest.v1 import event_pb2, ingest_service_pb2
 from inkling.ingest.v1.ingest_service_pb2_grpc import IngestServiceStub
@@ -23,7 +23,7 @@ from tests.features.reading import read_values
 from tests.features.serving import GROUP, Client, create
 
 USERS = 50
-SELECTION = profiles.Selection(attribute_groups=[GROUP])
+SELECTION = profile_pb2.Selection(attribute_groups=[GROUP])
 
 
 @asynccontextmanager

@@ -7,6 +7,7 @@ import pytest
 from google.protobuf.duration_pb2 import Duration
 
 from inkling.features.v1 import attribute_group_pb2 as groups_pb2
+from inkling.features.v1 import profile_pb2
 from inkling.features.v1 import profile_service_pb2 as profiles
 from services.features.settings import FeaturesSettings
 from services.features.values import Status
@@ -23,7 +24,7 @@ async def test_a_group_is_created_published_and_read(client: Client, log: Memory
     group = await client.publish(GROUP)
     assert group.state == groups_pb2.GROUP_STATE_SERVING
     position = await log.append(purchase(1, "u", NOW_US - 5, 2.5), purchase(2, "u", NOW_US - 4, 2.5))
-    selection = profiles.Selection(attribute_groups=["attributeGroups/shopping"])
+    selection = profile_pb2.Selection(attribute_groups=["attributeGroups/shopping"])
     request = profiles.GetProfileRequest(key_value="u", selection=selection, min_position=position)
     profile = await client.profiles.GetProfile(request)
     assert (profile.attribute_key, profile.key_value, profile.position) == ("user_id", "u", position)
@@ -40,7 +41,7 @@ async def test_a_log_whose_clock_has_not_begun_answers_without_an_instant(
     async with serving(served_settings, log, clock) as client:
         await create(client)
         await client.publish(GROUP)
-        selection = profiles.Selection(attribute_groups=["attributeGroups/shopping"])
+        selection = profile_pb2.Selection(attribute_groups=["attributeGroups/shopping"])
         request = profiles.GetProfileRequest(key_value="u", selection=selection)
         before = await client.profiles.GetProfile(request)
         assert not before.HasField("as_of_time")
@@ -53,17 +54,17 @@ async def test_a_log_whose_clock_has_not_begun_answers_without_an_instant(
 @pytest.mark.parametrize(
     ("selection", "code"),
     [
-        (profiles.Selection(), grpc.StatusCode.INVALID_ARGUMENT),
-        (profiles.Selection(feature_service="featureServices/none"), grpc.StatusCode.NOT_FOUND),
-        (profiles.Selection(feature_service="none"), grpc.StatusCode.INVALID_ARGUMENT),
-        (profiles.Selection(attribute_groups=["attributeGroups/none"]), grpc.StatusCode.NOT_FOUND),
-        (profiles.Selection(attributes=["shopping:none"]), grpc.StatusCode.NOT_FOUND),
-        (profiles.Selection(attributes=["shopping/1:buys", "shopping/1:buys"]), grpc.StatusCode.INVALID_ARGUMENT),
-        (profiles.Selection(attributes=["shopping"]), grpc.StatusCode.INVALID_ARGUMENT),
+        (profile_pb2.Selection(), grpc.StatusCode.INVALID_ARGUMENT),
+        (profile_pb2.Selection(feature_service="featureServices/none"), grpc.StatusCode.NOT_FOUND),
+        (profile_pb2.Selection(feature_service="none"), grpc.StatusCode.INVALID_ARGUMENT),
+        (profile_pb2.Selection(attribute_groups=["attributeGroups/none"]), grpc.StatusCode.NOT_FOUND),
+        (profile_pb2.Selection(attributes=["shopping:none"]), grpc.StatusCode.NOT_FOUND),
+        (profile_pb2.Selection(attributes=["shopping/1:buys", "shopping/1:buys"]), grpc.StatusCode.INVALID_ARGUMENT),
+        (profile_pb2.Selection(attributes=["shopping"]), grpc.StatusCode.INVALID_ARGUMENT),
     ],
 )
 async def test_a_selection_that_means_nothing_is_refused(
-    client: Client, selection: profiles.Selection, code: grpc.StatusCode
+    client: Client, selection: profile_pb2.Selection, code: grpc.StatusCode
 ) -> None:
     await create(client)
     await client.publish(GROUP)
@@ -74,7 +75,7 @@ async def test_a_selection_that_means_nothing_is_refused(
 async def test_single_attributes_are_read_and_those_of_another_key_say_so(client: Client) -> None:
     await create(client)
     await client.publish(GROUP)
-    selection = profiles.Selection(attributes=["shopping/1:spent", "shopping:buys"])
+    selection = profile_pb2.Selection(attributes=["shopping/1:spent", "shopping:buys"])
     profile = await client.profiles.GetProfile(profiles.GetProfileRequest(key_value="u", selection=selection))
     assert list(read_values(profile)) == ["spent", "buys"]
     request = profiles.GetProfileRequest(key_value="u", selection=selection, attribute_key="account_id")
@@ -88,7 +89,7 @@ async def test_many_profiles_are_read_at_one_instant_in_the_order_asked(client: 
     position = await log.append(*(purchase(i, f"u{i % 10}", NOW_US - i, 1.0) for i in range(100)))
     keys = [f"u{i}" for i in (3, 1, 99, 3)]
     request = profiles.BatchGetProfilesRequest(
-        key_values=keys, selection=profiles.Selection(attribute_groups=[GROUP]), min_position=position
+        key_values=keys, selection=profile_pb2.Selection(attribute_groups=[GROUP]), min_position=position
     )
     answer = await client.profiles.BatchGetProfiles(request)
     assert [profile.key_value for profile in answer.profiles] == keys
@@ -101,7 +102,7 @@ async def test_a_position_beyond_the_log_is_waited_for_no_longer_than_asked(clie
     await client.publish(GROUP)
     request = profiles.GetProfileRequest(
         key_value="u",
-        selection=profiles.Selection(attribute_groups=[GROUP]),
+        selection=profile_pb2.Selection(attribute_groups=[GROUP]),
         min_position=10,
         wait_timeout=Duration(nanos=50_000_000),
     )
@@ -114,7 +115,7 @@ async def test_a_position_beyond_the_log_is_waited_for_no_longer_than_asked(clie
 async def test_what_was_published_is_there_after_a_restart(
     served_settings: FeaturesSettings, log: MemoryLog, clock: ManualClock
 ) -> None:
-    selection = profiles.Selection(attribute_groups=[GROUP])
+    selection = profile_pb2.Selection(attribute_groups=[GROUP])
     async with serving(served_settings, log, clock) as client:
         await create(client)
         await client.publish(GROUP)
@@ -132,7 +133,7 @@ async def test_watchers_hear_of_events_and_of_time_and_can_resume(
     await create(client)
     await client.publish(GROUP)
     request = profiles.WatchProfilesRequest(
-        selection=profiles.Selection(attribute_groups=[GROUP]), min_interval=Duration(nanos=1_000_000)
+        selection=profile_pb2.Selection(attribute_groups=[GROUP]), min_interval=Duration(nanos=1_000_000)
     )
     watch = client.profiles.WatchProfiles(request)
     await asyncio.sleep(0.2)
@@ -165,7 +166,7 @@ async def test_a_watcher_of_some_keys_hears_only_of_them_and_only_of_changes(cli
     await client.publish(GROUP)
     await log.append(purchase(1, "u", NOW_US - 5, 2.5))
     request = profiles.WatchProfilesRequest(
-        selection=profiles.Selection(attributes=["shopping:spent"]), key_values=["u"], send_initial=True
+        selection=profile_pb2.Selection(attributes=["shopping:spent"]), key_values=["u"], send_initial=True
     )
     watch = client.profiles.WatchProfiles(request)
     async with asyncio.timeout(10):

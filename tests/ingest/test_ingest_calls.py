@@ -113,6 +113,8 @@ BAD: list[tuple[str, Callable[[], Event], str, str]] = [
     ("long text in list", lambda: spoiled(properties={"p": ["x" * 32769]}), "BAD_PROPERTY", "properties.p"),
     ("counts", lambda: with_value("category_counts_value"), "BAD_PROPERTY", "properties.p"),
     ("numbers", lambda: with_value("double_list_value"), "BAD_PROPERTY", "properties.p"),
+    ("list of anything", lambda: with_value("list_value"), "BAD_PROPERTY", "properties.p"),
+    ("record", lambda: with_value("record_value"), "BAD_PROPERTY", "properties.p"),
     ("many properties", lambda: spoiled(properties={f"p{i}": 1 for i in range(257)}), "BAD_PROPERTY", "properties"),
     ("many data", lambda: spoiled(data={f"p{i}": 1 for i in range(257)}), "BAD_PROPERTY", "data"),
     ("entity without name", lambda: with_entity(name=""), "BAD_PROPERTY", "entities"),

@@ -148,7 +148,7 @@ def scan_value(data: Bytes, p: int, end: int, t: Tables, seed: np.uint64, row: i
             return ODD
         field = signed(tag >> np.uint64(3))
         wire = signed(tag & np.uint64(7))
-        if wire == BYTES and (field == 1 or 5 <= field <= 9):
+        if wire == BYTES and (field == 1 or 5 <= field <= 11):
             size, p = length(data, p, end)
             if p < 0 or known:
                 return ODD
