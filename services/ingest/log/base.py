@@ -133,6 +133,22 @@ class EventLog(ABC):
         """
 
     @abstractmethod
+    async def replace(self, project: str, before: LogBatch, after: LogBatch) -> bool:
+        """Puts other content in the place of a stored batch; the positions are the same, the times may differ.
+
+        False when the batch is not there as it was read: it was trimmed, or replaced by somebody else. From then on
+        every reader, of this and of other processes, is given the new content. Only erasure does this: whoever read the
+        old content must come to the same state by what follows in the log. Raises ValueError for other positions.
+        """
+
+    @abstractmethod
+    async def scrub(self) -> None:
+        """Leaves nothing in the log's own files of what was replaced or trimmed, as far as this process can see to it.
+
+        Raises Unavailable when readers were in the way all the time: try again.
+        """
+
+    @abstractmethod
     async def projects(self) -> list[str]:
         """The projects that were ever written, by name."""
 
@@ -186,6 +202,13 @@ class Entry:
             self.max_occurred_us,
             self.received_us,
         )
+
+
+def check_replacement(before: LogBatch, after: LogBatch) -> None:
+    """Raises ValueError for a batch that no log puts in the place of another."""
+    if (before.first_position, before.last_position) != (after.first_position, after.last_position):
+        raise ValueError("a batch keeps its positions")
+    Entry.checked("-", after.data, after.count, after.min_occurred_us, after.max_occurred_us, after.received_us)
 
 
 @dataclass(slots=True)

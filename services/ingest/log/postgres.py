@@ -17,7 +17,16 @@ from sqlalchemy import make_url
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.ingest.log import postgres_schema as schema
-from services.ingest.log.base import Entry, EventLog, LogBatch, LogStats, PositionRange, Trimmed, log_unavailable
+from services.ingest.log.base import (
+    Entry,
+    EventLog,
+    LogBatch,
+    LogStats,
+    PositionRange,
+    Trimmed,
+    check_replacement,
+    log_unavailable,
+)
 from services.ingest.log.extents import Extent, Extents
 from services.ingest.log.tail import Tail
 from services.runtime.database import Database, translated_errors
@@ -141,6 +150,18 @@ class PostgresEventLog(EventLog):
             if part.batches < _TRIM_BATCHES:
                 return total
 
+    async def replace(self, project: str, before: LogBatch, after: LogBatch) -> bool:
+        check_replacement(before, after)
+        try:
+            async with self._transaction() as connection:
+                return await schema.replace(connection, project, before, after)
+        finally:
+            self._tail.forget(project)
+
+    async def scrub(self) -> None:
+        """Nothing: the server alone rewrites its files (docs/operations.md says how to have it done)."""
+        self._check_open()
+
     async def projects(self) -> list[str]:
         async with self._transaction() as connection:
             return sorted(await schema.heads(connection))
@@ -217,9 +238,14 @@ class PostgresEventLog(EventLog):
         while True:
             try:
                 async with self._listening() as connection:
+                    # Whatever was replaced while nobody listened is not known here.
+                    self._tail.forget_all()
                     async for notification in connection.notifies():
                         head, _, project = notification.payload.partition(" ")
-                        self._tail.advance(project, int(head))
+                        if head == "0":
+                            self._tail.forget(project)
+                        else:
+                            self._tail.advance(project, int(head))
             except (psycopg.Error, Unavailable) as error:
                 _LOGGER.warning("the event log's notifications broke off: %s", type(error).__name__)
             await asyncio.sleep(_POLL_SECONDS)

@@ -14,7 +14,7 @@ from services.ingest.log.base import Entry, LogBatch, LogStats, Totals, Trimmed,
 from services.ingest.log.extents import Extent
 
 CHANNEL = "inkling_log"
-"""What replicas tell each other: `HEAD PROJECT`, for each project that grew."""
+"""What replicas tell each other: `HEAD PROJECT`, for each project that grew; `0 PROJECT` when content was replaced."""
 
 _READ_BATCHES = 1024
 """One read looks at no more batches than this."""
@@ -160,6 +160,34 @@ async def stats(connection: AsyncConnection, project: str) -> LogStats:
     columns = (_PROJECTS.c.kept_count, _PROJECTS.c.kept_bytes, _PROJECTS.c.appended_bytes, _PROJECTS.c.max_occurred_us)
     row = (await connection.execute(sa.select(*columns).where(_PROJECTS.c.name == project))).one_or_none()
     return LogStats(0, 0, 0, None) if row is None else LogStats(*row)
+
+
+async def replace(connection: AsyncConnection, project: str, before: LogBatch, after: LogBatch) -> bool:
+    """As `EventLog.replace`, in the caller's transaction."""
+    # The project's row first, as writers do.
+    project_id = await connection.scalar(
+        sa.select(_PROJECTS.c.id).where(_PROJECTS.c.name == project).with_for_update(key_share=True)
+    )
+    replaced = await connection.execute(
+        sa.update(_BATCHES)
+        .where(
+            _BATCHES.c.project_id == project_id,
+            _BATCHES.c.last_position == before.last_position,
+            _BATCHES.c.first_position == before.first_position,
+            _BATCHES.c.data == before.data,
+        )
+        .values(data=after.data, min_occurred_us=after.min_occurred_us, max_occurred_us=after.max_occurred_us)
+        .returning(_BATCHES.c.last_position)
+    )
+    if replaced.first() is None:
+        return False
+    await connection.execute(
+        sa.update(_PROJECTS)
+        .where(_PROJECTS.c.id == project_id)
+        .values(kept_bytes=_PROJECTS.c.kept_bytes + len(after.data) - len(before.data))
+    )
+    await connection.execute(_NOTIFY, {"channel": CHANNEL, "payload": f"0 {project}"})
+    return True
 
 
 async def trim(connection: AsyncConnection, project: str, before_occurred_us: int, limit: int) -> Trimmed:

@@ -19,7 +19,16 @@ from pathlib import Path
 from typing import IO, TypeVar
 
 from services.ingest.log import sqlite_schema as schema
-from services.ingest.log.base import Entry, EventLog, LogBatch, LogStats, PositionRange, Trimmed, log_unavailable
+from services.ingest.log.base import (
+    Entry,
+    EventLog,
+    LogBatch,
+    LogStats,
+    PositionRange,
+    Trimmed,
+    check_replacement,
+    log_unavailable,
+)
 from services.ingest.log.extents import Extents
 from services.ingest.log.sqlite_writer import Writer, log_errors
 from services.ingest.log.tail import Tail
@@ -29,6 +38,8 @@ T = TypeVar("T")
 
 _TRIM_BATCHES = 256
 """Batches removed in one transaction: appends wait no longer than for this."""
+_SCRUB_TRIES, _SCRUB_SECONDS = 100, 0.1
+"""The write-ahead log can be emptied only between reads, which take milliseconds."""
 
 
 class SqliteEventLog(EventLog):
@@ -123,6 +134,22 @@ class SqliteEventLog(EventLog):
             total += part
             if part.batches < _TRIM_BATCHES:
                 return total
+
+    async def replace(self, project: str, before: LogBatch, after: LogBatch) -> bool:
+        check_replacement(before, after)
+        self._check_open()
+        try:
+            return await self._writer.change(partial(schema.replace, project, before, after))
+        finally:
+            self._tail.forget(project)
+
+    async def scrub(self) -> None:
+        for _ in range(_SCRUB_TRIES):
+            self._check_open()
+            if await self._writer.change(schema.scrub):
+                return
+            await asyncio.sleep(_SCRUB_SECONDS)
+        raise log_unavailable("the log's readers were in the way of scrubbing it: try again")
 
     async def projects(self) -> list[str]:
         return sorted(await self._query(schema.heads))

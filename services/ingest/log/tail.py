@@ -45,8 +45,16 @@ class Tail:
                 del self._batches[project]
 
     def forget(self, project: str) -> None:
-        """Drops the batches of a project: something in its log was removed."""
-        self._batches.pop(project, None)
+        """Drops the batches of a project: something in its log was removed or replaced."""
+        if self._batches.pop(project, None) is not None:
+            self._order = deque(each for each in self._order if each[0] != project)
+            self._bytes = sum(len(batch.data) for _, batch in self._order)
+
+    def forget_all(self) -> None:
+        """Drops the batches of all projects: news of them may have been missed."""
+        self._batches.clear()
+        self._order.clear()
+        self._bytes = 0
 
     def head(self, project: str) -> int | None:
         """The newest position known here."""

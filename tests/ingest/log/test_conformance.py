@@ -274,3 +274,52 @@ async def test_closing_finishes_what_was_handed_in_and_wakes_those_who_wait(log_
         with pytest.raises(Unavailable) as caught:
             await call()
         assert caught.value.reason == "LOG_UNAVAILABLE"
+
+
+def rewritten(batch: LogBatch, data: bytes, occurred: tuple[int, int] = (0, 2)) -> LogBatch:
+    """A batch with other content and times."""
+    return LogBatch(batch.first_position, batch.last_position, data, *occurred, batch.received_us)
+
+
+@pytest.mark.parametrize("reopened", [False, True], ids=["from memory", "from disk"])
+async def test_a_replaced_batch_reads_as_its_replacement_ever_after(log_url: str, reopened: bool) -> None:
+    async with open_log(log_url) as log:
+        for data in (b"a", b"the secret " * 5_000, b"c"):
+            await put(log, "shop", data, 2)
+        second = (await log.read("shop", 0, EVERYTHING))[1]
+        assert await log.replace("shop", second, rewritten(second, b"none"))
+        if not reopened:
+            assert await contents(log, "shop") == [b"a", b"none", b"c"]
+    async with open_log(log_url) as log:
+        assert await log.read("shop", 2, 1) == [LogBatch(3, 4, b"none", 0, 2, 7)]
+        assert await log.head("shop") == 6
+        assert (await log.stats("shop")).bytes == 6
+
+
+async def test_of_two_that_replace_a_batch_the_second_is_told(log: EventLog) -> None:
+    await put(log, "shop", b"a", 2)
+    (batch,) = await log.read("shop", 0, EVERYTHING)
+    assert await log.replace("shop", batch, rewritten(batch, b"first"))
+    assert not await log.replace("shop", batch, rewritten(batch, b"second"))
+    assert await contents(log, "shop") == [b"first"]
+    await log.trim("shop", 1_000)
+    assert not await log.replace("shop", rewritten(batch, b"first"), rewritten(batch, b"third"))
+    assert await contents(log, "shop") == []
+
+
+async def test_a_replacement_keeps_its_positions(log: EventLog) -> None:
+    await put(log, "shop", b"a", 2)
+    (batch,) = await log.read("shop", 0, EVERYTHING)
+    with pytest.raises(ValueError, match="positions"):
+        await log.replace("shop", batch, LogBatch(1, 3, b"a", 1, 2, 7))
+    with pytest.raises(ValueError, match="bytes"):
+        await log.replace("shop", batch, rewritten(batch, b""))
+
+
+async def test_scrubbing_changes_nothing_that_can_be_read(log: EventLog) -> None:
+    for data in (b"a", b"b" * 100_000, b"c"):
+        await put(log, "shop", data, 2, (5, 9) if data == b"c" else (1, 2))
+    await log.trim("shop", 3)
+    await log.scrub()
+    await put(log, "shop", b"d")
+    assert await contents(log, "shop") == [b"c", b"d"]
