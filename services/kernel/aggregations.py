@@ -18,7 +18,7 @@ class Function(StrEnum):
     FIRST = "first"
     LAST = "last"
     LATEST = "latest"
-    """The term of the last event, null when that event has none: what a property is set to, or unset. Not of Signals."""
+    """The term of the last event, null when that event has none: to what a property is set. Not of Signals."""
     UNIQUE_LIST = "unique_list"
     COUNT_DISTINCT = "count_distinct"
     APPROX_COUNT_DISTINCT = "approx_count_distinct"

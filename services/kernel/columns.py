@@ -31,7 +31,7 @@ from numpy.typing import NDArray
 ADD, REPLACE, DELETE = 0, 1, 2
 SHARDS = 64
 RESERVED_VENDOR = "inkling"
-"""The vendor of the records that the suite itself writes into the log. A selector without a vendor does not mean them."""
+"""The vendor of the records that the suite itself writes into the log. A selector without a vendor passes them over."""
 
 DICTIONARY = pa.dictionary(pa.int32(), pa.string())
 KIND_TYPES: dict[str, pa.DataType] = {

@@ -12,18 +12,22 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from services.kernel.aggregates.base import Bounds
+from services.kernel import timers
+from services.kernel.aggregates.base import Bounds, stream_of
 from services.kernel.aggregations import Aggregation
+from services.kernel.column import Column
 from services.kernel.columns import EventBatch
 from services.kernel.dedup import ADDED, REPLACED, RETRACTED, Resolution
-from services.kernel.interning import Interner
+from services.kernel.forgetting import forget_unused_texts
+from services.kernel.gathering import Gatherer
+from services.kernel.interning import FORGOTTEN, Interner
 from services.kernel.readings import Answers, Reading, Status
 from services.kernel.registry import Registry
 from services.kernel.rows import grown
 from services.kernel.sessions import settle_sessions
 from services.kernel.storing import store_events
 from services.kernel.timeorder import TimeOrder
-from services.kernel.windows import Lifetime
+from services.kernel.windows import MAX_US, MIN_US, Lifetime
 
 __all__ = ["Engine", "Reading", "Status"]
 
@@ -32,8 +36,14 @@ class Engine:
     """The aggregates of one attribute key over one project's events."""
 
     def __init__(
-        self, attribute_key: str, aggregations: Sequence[Aggregation], complete_since_us: int | None = None
+        self,
+        attribute_key: str,
+        aggregations: Sequence[Aggregation],
+        complete_since_us: int | None = None,
+        *,
+        future_inside: bool = False,
     ) -> None:
+        """With `future_inside`, events later than t count at once, and windows only have a start."""
         self.attribute_key = attribute_key
         self.aggregations = tuple(aggregations)
         self.complete_since_us = complete_since_us
@@ -43,7 +53,9 @@ class Engine:
         self.key_codes = Interner()
         self.registry = Registry(self.aggregations)
         self.memory = self.registry.memory
+        self.memory.future_inside = future_inside
         self._answers = Answers(self.aggregations, self.registry, complete_since_us)
+        self._gatherer = Gatherer(self.aggregations, self.registry, self._answers)
         self._index = {aggregation: i for i, aggregation in reversed(list(enumerate(self.aggregations)))}
         self._order = TimeOrder()
         self._row_index: dict[int, int] | None = None
@@ -120,7 +132,7 @@ class Engine:
         columns = memory.store.columns
         times, keys = columns.times[rows], columns.keys[rows]
         self._note(keys, position)
-        inside = rows[times < memory.now_us]
+        inside = rows[times < memory.inside_us]
         for windowed in self.registry.windows:
             windowed.leave(self._within(windowed.bounds, inside))
         flags = columns.flags[rows].copy()
@@ -138,7 +150,8 @@ class Engine:
         memory = self.memory
         before, now = memory.now_us, max(t_us, memory.now_us)
         columns = memory.store.columns
-        entering = self._order.between(before, now).copy() if now > before else np.empty(0, np.int32)
+        waits = now > before and not memory.future_inside
+        entering = self._order.between(before, now).copy() if waits else np.empty(0, np.int32)
         memory.now_us = now
         for bounds in self.registry.all_bounds:
             if bounds.ttl_us is None:
@@ -149,7 +162,7 @@ class Engine:
         if new is not None and len(new):
             times = columns.times[new]
             self._order.add(times, new)
-            entering = np.concatenate([entering, new[times < now]])
+            entering = np.concatenate([entering, new[times < memory.inside_us]])
             self._note(columns.keys[new], position)
         if len(entering):
             self._note(columns.keys[entering])
@@ -158,7 +171,8 @@ class Engine:
     def _move(self, bounds: Bounds, before_us: int) -> None:
         """Moves the start of a window; what was inside and is behind it leaves."""
         lower = max(bounds.window.lower_bound_us(self.memory.now_us), bounds.lower_us)
-        leaving = self._order.between(bounds.lower_us, min(lower, before_us))
+        inside_before_us = MAX_US if self.memory.future_inside else before_us
+        leaving = self._order.between(bounds.lower_us, min(lower, inside_before_us))
         bounds.lower_us = lower
         if not len(leaving):
             return
@@ -203,20 +217,15 @@ class Engine:
 
     def next_change_us(self) -> int | None:
         """The next instant t at which time alone changes a value, or None. Not counted: the time_since functions."""
-        memory = self.memory
-        found: list[int] = []
-        pending = self._order.next_time(memory.now_us)
-        if pending is not None:
-            found.append(pending + 1)
-        for bounds in self.registry.all_bounds:
-            if bounds.ttl_us is not None:
-                last = self._order.next_time(memory.now_us - bounds.ttl_us)
-                found += [] if last is None else [last + bounds.ttl_us + 1]
-            elif not isinstance(bounds.window, Lifetime):
-                oldest = self._order.next_time(bounds.lower_us)
-                leaves = None if oldest is None else bounds.window.leaves_at_us(oldest)
-                found += [] if leaves is None else [leaves]
-        return min(found, default=None)
+        return timers.next_change_us(self.memory, self.registry.all_bounds, self._order)
+
+    def next_change_of(self, code: int, index: int | None = None) -> int | None:
+        """The same for one key, and for one aggregation if its place is given."""
+        if index is None:
+            return timers.next_change_of(self.memory, self.registry.all_bounds, code, None)
+        aggregation = self.aggregations[index]
+        bit = self.registry.bit(stream_of(aggregation))
+        return timers.next_change_of(self.memory, [self.registry.bounds(aggregation)], code, bit)
 
     # Who changed.
 
@@ -240,24 +249,16 @@ class Engine:
 
     def changed_since(self, position: int, t_us: int) -> NDArray[np.int32]:
         """The keys whose values may have changed since the state had this position and instant."""
-        memory = self.memory
-        keys = memory.store.columns.keys
         found = [np.flatnonzero(self._changed[: len(self.key_codes)] > position).astype(np.int32)]
-        if t_us < memory.now_us:
-            found.append(keys[self._order.between(t_us, memory.now_us)])
-            for bounds in self.registry.all_bounds:
-                if bounds.ttl_us is not None:
-                    first, last = t_us - bounds.ttl_us, memory.now_us - bounds.ttl_us
-                else:
-                    first, last = bounds.window.lower_bound_us(t_us), bounds.lower_us
-                found.append(keys[self._order.between(first, last)])
+        if t_us < self.memory.now_us:
+            found += timers.keys_moved_since(self.memory, self.registry.all_bounds, self._order, t_us)
         return np.unique(np.concatenate(found))
 
     # Answers.
 
     def keys(self) -> list[str]:
-        """The key values that any relevant event has named."""
-        return self.key_codes.texts()
+        """The key values that any relevant event has named, but for forgotten ones."""
+        return [text for text in self.key_codes.texts() if not text.startswith(FORGOTTEN)]
 
     def key_of(self, code: int) -> str:
         """The key value of a code."""
@@ -279,6 +280,12 @@ class Engine:
     def reading(self, index: int, code: int | None) -> Reading:
         """The reading of one aggregation, by its place, for the key of a code; None is a key never seen."""
         return self._answers.reading(index, code)
+
+    def column(self, index: int, codes: NDArray[np.int32] | None = None) -> Column:
+        """The readings of one aggregation, by its place, for the keys of some codes (-1: never seen), or of all."""
+        if codes is None:
+            codes = np.arange(len(self.key_codes), dtype=np.int32)
+        return self._gatherer.column(index, codes)
 
     # Memory.
 
@@ -316,12 +323,39 @@ class Engine:
         dropped = store.count - int(kept.sum())
         if dropped * 4 < store.count or not dropped:
             return 0
-        numbers = store.keep(kept)
+        self._keep(kept)
+        return dropped
+
+    def forget_key(self, value: str) -> bool:
+        """Leaves nothing of a key: neither its values nor its text, nor texts that only its events had.
+
+        What comes for the same value afterwards is a new key. Returns whether the key was known. It takes as long as a
+        restart's sorting does.
+        """
+        code = self.key_codes.find(value)
+        if code is None:
+            return False
+        rows = self.memory.timelines.rows_of(code).copy()
+        self._retract(rows, 0)
+        # Rows that were trimmed away could not be retracted.
+        for state in self.registry.states:
+            state.forget_key(code)
+        for bounds in self.registry.all_bounds:
+            if bounds.ttl_us is not None:
+                bounds.session_starts[code] = MIN_US
+        store = self.memory.store
+        self._keep(np.asarray(store.columns.flags[: store.count].any(axis=1)))
+        self.key_codes.forget(np.arange(len(self.key_codes)) == code)
+        forget_unused_texts(self.registry)
+        return True
+
+    def _keep(self, kept: NDArray[np.bool_]) -> None:
+        """Drops all rows but those marked."""
+        numbers = self.memory.store.keep(kept)
         for state in self.registry.states:
             state.renumber(numbers)
         self._restore_order()
         self._row_index = None
-        return dropped
 
     def _restore_order(self) -> None:
         """Makes the timelines and the order of time anew from the rows."""

@@ -4,12 +4,15 @@ from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from services.kernel.hashing import hash128
 from services.kernel.jit import compiled
 from services.kernel.rows import grown
 
+FORGOTTEN = "\x00"
+"""How the placeholder of a text begins that was forgotten."""
 _REMEMBERED = 65_536
 
 
@@ -82,6 +85,27 @@ class Interner:
     def texts(self) -> list[str]:
         """All strings, by code."""
         return [self.text(code) for code in range(len(self))]
+
+    def array(self) -> pa.Array:
+        """All strings, by code, as a large string array over the bytes held: valid until the next one is added."""
+        arrays = self.dump()
+        offsets, content = (pa.py_buffer(arrays[name]) for name in ("offsets", "content"))
+        return pa.LargeStringArray.from_buffers(len(self), offsets, content)
+
+    def forget(self, forgotten: NDArray[np.bool_]) -> None:
+        """Takes the texts of codes away, given a mark for each code: the codes stay, but no string has them any more.
+
+        What stands in their place begins with a zero character, which no string of the outside has.
+        """
+        codes = np.flatnonzero(forgotten)
+        if not len(codes):
+            return
+        fillers = pa.array([f"{FORGOTTEN}{code:x}" for code in codes.tolist()], pa.large_string())
+        texts = pc.replace_with_mask(self.array(), pa.array(forgotten), fillers)
+        _, offsets, content = texts.buffers()
+        self.load(
+            {"offsets": np.frombuffer(offsets, np.int64)[: len(texts) + 1], "content": np.frombuffer(content, np.uint8)}
+        )
 
     def _reserve(self, added: int, size: int) -> None:
         table, count = self._table, len(self)

@@ -139,6 +139,8 @@ class RowStore:
         )
         self.terms = [term[rows] for term in self.terms]
         self.count, self.bytes_used = len(rows), int(lengths.sum())
+        # Places may be read where no row is, never used: there must be one.
+        self._reserve(64, 0)
         return renumbered
 
     def dump(self) -> dict[str, NDArray[np.generic]]:

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
+
 from services.kernel import snapshots
 from services.kernel.aggregations import Aggregation
 from services.kernel.building import EventRow, build_batch
@@ -69,6 +71,16 @@ class Evaluator:
         assert self.fold.as_of_us == t_us
         (engine,) = self.fold.engines
         return list(engine.read(key_value))
+
+    def check_columns(self) -> None:
+        """Holds the columns of all keys against the readings one by one."""
+        (engine,) = self.fold.engines
+        codes = [engine.key_codes.find(key_value) for key_value in (*KEY_VALUES, STRANGER)]
+        known = np.array([-1 if code is None else code for code in codes], np.int32)
+        for place, definition in enumerate(self.definitions):
+            column = engine.column(place, known)
+            for i, code in enumerate(codes):
+                assert comparable(column.reading(i)) == comparable(engine.reading(place, code)), definition
 
     def check(self, t_us: int) -> None:
         """Holds every key's values at an instant against the reference."""

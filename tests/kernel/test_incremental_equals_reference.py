@@ -65,6 +65,7 @@ def test_a_long_history_of_many_definitions_is_exact_all_the_way(seed: int) -> N
             log = log[size:]
         elif instants:
             evaluator.check(instants.pop(0))
+            evaluator.check_columns()
         if random.random() < 0.1:
             evaluator.restart()
 

@@ -9,7 +9,7 @@ go out again; equal states are shared between aggregates. A *reader* makes the v
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar, Protocol, TypeVar
+from typing import ClassVar, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,12 +19,26 @@ from services.kernel.expressions import Expression, Property
 from services.kernel.interning import Interner
 from services.kernel.rows import Bit, RowStore
 from services.kernel.timelines import Timelines
-from services.kernel.windows import MIN_US, Window
+from services.kernel.windows import MAX_US, MIN_US, Window
 
 Value = int | float | str | bool | list["int | float | str | bool"] | dict["int | float | str | bool", int]
 Scalar = int | float | str | bool
 Reader = Callable[[int], Value | None]
 """From a key's code to the value, or None when the window holds no term."""
+
+
+class Gathered(NamedTuple):
+    """The values of many keys, in the order of their codes."""
+
+    values: NDArray[np.int64] | NDArray[np.float64]
+    """Numbers, or stored terms; anything where there is none."""
+    present: NDArray[np.bool_]
+    are_terms: bool = False
+    """Whether the values are terms as `services.kernel.terms` stores them."""
+
+
+ManyReader = Callable[[NDArray[np.int32]], Gathered | None]
+"""The same for many keys at once; None when some value has no room in an int64: then they are read one by one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +63,13 @@ class Bounds:
         """The first instant inside for a key."""
         return self.lower_us if self.ttl_us is None else self.session_starts.item(key)
 
+    def lowers(self, keys: NDArray[np.int32]) -> NDArray[np.int64]:
+        """The first instants inside for some keys."""
+        if self.ttl_us is None:
+            return np.full(len(keys), self.lower_us, np.int64)
+        starts: NDArray[np.int64] = self.session_starts[keys]
+        return starts
+
 
 @dataclass(slots=True)
 class Memory:
@@ -58,7 +79,14 @@ class Memory:
     timelines: Timelines
     strings: Interner
     now_us: int = MIN_US
-    """The instant t: rows before it are inside."""
+    """The instant t."""
+    future_inside: bool = False
+    """Whether rows of t and later are inside too."""
+
+    @property
+    def inside_us(self) -> int:
+        """Rows before this instant are inside."""
+        return MAX_US if self.future_inside else self.now_us
 
 
 class State(ABC):
@@ -87,8 +115,16 @@ class State(ABC):
     def forget(self, rows: NDArray[np.int32], had_bit: NDArray[np.bool_]) -> None:  # noqa: B027 (counts left already)
         """Rows were retracted: they are in no timeline any more. `had_bit` says which belonged to the stream."""
 
+    @abstractmethod
+    def forget_key(self, key: int) -> None:
+        """Leaves nothing of a key; its rows were retracted."""
+
     def referenced(self) -> NDArray[np.int32] | None:
         """Rows that must be kept whatever their age, if any; may contain -1."""
+        return None
+
+    def texts(self) -> NDArray[np.int64] | None:
+        """The codes of texts that the state holds beside the rows, if it holds any."""
         return None
 
     def renumber(self, numbers: NDArray[np.int32]) -> None:  # noqa: B027 (not every state refers to rows)

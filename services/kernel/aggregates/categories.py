@@ -1,13 +1,17 @@
 """unique_list, count_distinct, most_frequent, least_frequent, category_count: what was seen, how often, when last."""
 
-from services.kernel.aggregates.base import Reader, Scalar, States, Value, term_decoder
+import numpy as np
+from numpy.typing import NDArray
+
+from services.kernel.aggregates.base import Gathered, ManyReader, Reader, Scalar, States, Value, term_decoder
 from services.kernel.aggregates.pairs import PairCounts, Pairs, count_pairs
-from services.kernel.aggregations import Aggregation
+from services.kernel.aggregations import Aggregation, TermType
 
 
 def _counts(aggregation: Aggregation, states: States) -> PairCounts:
-    counts = states.windowed(PairCounts, aggregation)
-    count_pairs(states.of_stream(Pairs, aggregation), counts)
+    counts, pairs = states.windowed(PairCounts, aggregation), states.of_stream(Pairs, aggregation)
+    pairs.of_strings = aggregation.term_type is TermType.STRING
+    count_pairs(pairs, counts)
     return counts
 
 
@@ -28,6 +32,17 @@ def count_distinct(aggregation: Aggregation, states: States) -> Reader:
 
     def read(key: int) -> Value | None:
         return state.distinct.item(key) or None
+
+    return read
+
+
+def many_distinct_counts(aggregation: Aggregation, states: States) -> ManyReader:
+    """count_distinct for many keys."""
+    state = _counts(aggregation, states)
+
+    def read(keys: NDArray[np.int32]) -> Gathered:
+        counts = state.distinct[keys].astype(np.int64)
+        return Gathered(counts, counts > 0)
 
     return read
 

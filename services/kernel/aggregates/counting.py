@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from services.kernel.aggregates.base import Reader, States, WindowedState
+from services.kernel.aggregates.base import Gathered, ManyReader, Reader, States, WindowedState
 from services.kernel.aggregations import Aggregation
 from services.kernel.jit import compiled
 from services.kernel.rows import Rows, grown
@@ -23,6 +23,9 @@ class Count(WindowedState):
 
     def leave(self, rows: NDArray[np.int32]) -> None:
         _add(self.counts, self.memory.store.columns, rows, *self.bit, -1)
+
+    def forget_key(self, key: int) -> None:
+        self.counts[key] = 0
 
     def dump(self) -> dict[str, NDArray[np.generic]]:
         return {"counts": self.counts}
@@ -44,5 +47,16 @@ def counter(aggregation: Aggregation, states: States) -> Reader:
 
     def read(key: int) -> int | None:
         return state.counts.item(key) or None
+
+    return read
+
+
+def many_counters(aggregation: Aggregation, states: States) -> ManyReader:
+    """The same for many keys."""
+    state = states.windowed(Count, aggregation)
+
+    def read(keys: NDArray[np.int32]) -> Gathered:
+        counts = state.counts[keys]
+        return Gathered(counts, counts > 0)
 
     return read

@@ -5,7 +5,17 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from services.kernel.aggregates.base import Reader, State, States, StreamState, Value, WindowedState, term_decoder
+from services.kernel.aggregates.base import (
+    Gathered,
+    ManyReader,
+    Reader,
+    State,
+    States,
+    StreamState,
+    Value,
+    WindowedState,
+    term_decoder,
+)
 from services.kernel.aggregations import Aggregation, Function
 from services.kernel.jit import compiled
 from services.kernel.rows import Rows, grown, precedes
@@ -22,6 +32,9 @@ class RowByKey(State):
     def reserve_keys(self, count: int) -> None:
         if count > len(self.rows):
             self.rows = grown(self.rows, max(count, 2 * len(self.rows)), -1)
+
+    def forget_key(self, key: int) -> None:
+        self.rows[key] = NONE
 
     def referenced(self) -> NDArray[np.int32]:
         return self.rows
@@ -45,7 +58,12 @@ class Last(RowByKey, StreamState):
     def forget(self, rows: NDArray[np.int32], had_bit: NDArray[np.bool_]) -> None:
         memory = self.memory
         _forget_last(
-            self.rows, memory.timelines.lists, memory.store.columns, rows[had_bit], *self.bit, np.int64(memory.now_us)
+            self.rows,
+            memory.timelines.lists,
+            memory.store.columns,
+            rows[had_bit],
+            *self.bit,
+            np.int64(memory.inside_us),
         )
 
 
@@ -67,7 +85,7 @@ class First(RowByKey, WindowedState):
             np.int64(self.bounds.lower_us),
             self.bounds.session_starts,
             per_key,
-            np.int64(memory.now_us),
+            np.int64(memory.inside_us),
         )
 
     def forget(self, rows: NDArray[np.int32], had_bit: NDArray[np.bool_]) -> None:
@@ -210,3 +228,71 @@ def time_since_last(aggregation: Aggregation, states: States) -> Reader:
         return None if time < bounds.lower(key) else (memory.now_us - 1 - time) / 1e6
 
     return read
+
+
+def many_firsts(aggregation: Aggregation, states: States) -> ManyReader:
+    """First for many keys."""
+    state = states.windowed(First, aggregation)
+
+    def read(keys: NDArray[np.int32]) -> Gathered:
+        rows = state.rows[keys]
+        return Gathered(state.values[rows], rows >= 0, are_terms=True)
+
+    return read
+
+
+def many_lasts(aggregation: Aggregation, states: States) -> ManyReader:
+    """Last for many keys."""
+    state, bounds = states.of_stream(Last, aggregation), states.bounds(aggregation)
+
+    def read(keys: NDArray[np.int32]) -> Gathered:
+        rows = state.rows[keys]
+        inside = (rows >= 0) & (states.memory.store.columns.times[rows] >= bounds.lowers(keys))
+        return Gathered(state.values[rows], inside, are_terms=True)
+
+    return read
+
+
+def many_latest(aggregation: Aggregation, states: States) -> ManyReader:
+    """Latest for many keys."""
+    newest = states.of_stream(Last, events_of(aggregation))
+    with_term, read_last = states.of_stream(Last, aggregation), many_lasts(aggregation, states)
+
+    def read(keys: NDArray[np.int32]) -> Gathered | None:
+        found = read_last(keys)
+        if found is None:
+            return None
+        return found._replace(present=found.present & (newest.rows[keys] == with_term.rows[keys]))
+
+    return read
+
+
+def many_times_since_first(aggregation: Aggregation, states: States) -> ManyReader:
+    """time_since_first for many keys."""
+    state = states.windowed(First, aggregation)
+
+    def read(keys: NDArray[np.int32]) -> Gathered:
+        rows = state.rows[keys]
+        return Gathered(_ages(states, rows), rows >= 0)
+
+    return read
+
+
+def many_times_since_last(aggregation: Aggregation, states: States) -> ManyReader:
+    """time_since_last for many keys."""
+    state, bounds = states.of_stream(Last, aggregation), states.bounds(aggregation)
+
+    def read(keys: NDArray[np.int32]) -> Gathered:
+        rows = state.rows[keys]
+        inside = (rows >= 0) & (states.memory.store.columns.times[rows] >= bounds.lowers(keys))
+        return Gathered(_ages(states, rows), inside)
+
+    return read
+
+
+def _ages(states: States, rows: NDArray[np.int32]) -> NDArray[np.float64]:
+    """Seconds since rows; anything where there is none."""
+    memory = states.memory
+    # The difference is right modulo 2^64 and not negative, as no row is later than now.
+    ages = np.int64(memory.now_us - 1) - memory.store.columns.times[rows]
+    return ages.view(np.uint64) / 1e6

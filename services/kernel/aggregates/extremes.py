@@ -8,7 +8,16 @@ for any window. A new row takes away the steps that it overtops, so each row is 
 import numpy as np
 from numpy.typing import NDArray
 
-from services.kernel.aggregates.base import Memory, Reader, States, StreamState, Value, term_decoder
+from services.kernel.aggregates.base import (
+    Gathered,
+    ManyReader,
+    Memory,
+    Reader,
+    States,
+    StreamState,
+    Value,
+    term_decoder,
+)
 from services.kernel.aggregations import Aggregation, TermType
 from services.kernel.jit import compiled, njit
 from services.kernel.rows import Bit, Rows
@@ -45,11 +54,14 @@ class _Staircase(StreamState):
         keys = _clear_steps(self.steps.lists, columns, rows[had_bit])
         for key in np.unique(keys[keys >= 0]):
             of_key = timelines.rows_of(int(key))
-            self.enter(of_key[columns.times[of_key] < self.memory.now_us])
+            self.enter(of_key[columns.times[of_key] < self.memory.inside_us])
 
     def first_inside(self, key: int, lower_us: int) -> int:
         """The row of the first step that is not before `lower_us`, or -1."""
         return _step(self.steps.lists, self.memory.store.columns, key, np.int64(lower_us))
+
+    def forget_key(self, key: int) -> None:
+        self.steps.lists.length[key] = 0
 
     def referenced(self) -> NDArray[np.int32]:
         return _steps(self.steps.lists)
@@ -149,6 +161,14 @@ def _step(lists: Lists, columns: Rows, key: int, lower: np.int64) -> int:
     return int(lists.pool[lists.start[key] + index])
 
 
+@compiled
+def _steps_inside(
+    lists: Lists, columns: Rows, keys: NDArray[np.int32], lowers: NDArray[np.int64], rows: NDArray[np.int32]
+) -> None:
+    for i in range(len(keys)):
+        rows[i] = _step(lists, columns, keys[i], lowers[i])
+
+
 def _reader(kind: type[Least] | type[Greatest], aggregation: Aggregation, states: States) -> Reader:
     state: _Staircase = states.of_stream(kind, aggregation)
     state.numbers = aggregation.term_type is TermType.NUMBER
@@ -169,3 +189,25 @@ def minimum(aggregation: Aggregation, states: States) -> Reader:
 def maximum(aggregation: Aggregation, states: States) -> Reader:
     """The greatest term."""
     return _reader(Greatest, aggregation, states)
+
+
+def _many_reader(kind: type[Least] | type[Greatest], aggregation: Aggregation, states: States) -> ManyReader:
+    state: _Staircase = states.of_stream(kind, aggregation)
+    bounds = states.bounds(aggregation)
+
+    def read(keys: NDArray[np.int32]) -> Gathered:
+        rows = np.empty(len(keys), np.int32)
+        _steps_inside(state.steps.lists, states.memory.store.columns, keys, bounds.lowers(keys), rows)
+        return Gathered(state.values[rows], rows >= 0, are_terms=True)
+
+    return read
+
+
+def many_minima(aggregation: Aggregation, states: States) -> ManyReader:
+    """Min for many keys."""
+    return _many_reader(Least, aggregation, states)
+
+
+def many_maxima(aggregation: Aggregation, states: States) -> ManyReader:
+    """Max for many keys."""
+    return _many_reader(Greatest, aggregation, states)

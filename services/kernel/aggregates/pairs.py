@@ -51,6 +51,8 @@ class Pairs(StreamState):
         super().__init__(memory, bit, term)
         self.heads: NDArray[np.int32] = np.zeros(0, np.int32)
         self.table = _new_table(_START)
+        self.of_strings = False
+        """Whether the terms are codes of texts."""
         self.windows: list[PairCounts] = []
         """What counts the pairs."""
 
@@ -92,11 +94,22 @@ class Pairs(StreamState):
             rows[had_bit],
             *self.bit,
             self.values,
-            np.int64(memory.now_us),
+            np.int64(memory.inside_us),
         )
+
+    def forget_key(self, key: int) -> None:
+        for window in self.windows:
+            window.forget_key(key)
+        _forget_pairs(self.table, self.heads, key)
 
     def referenced(self) -> NDArray[np.int32]:
         return np.where(self.table.uses > 0, self.table.last, NONE)
+
+    def texts(self) -> NDArray[np.int64] | None:
+        if not self.of_strings:
+            return None
+        taken = int(self.table.size[0])
+        return self.table.terms[:taken][self.table.uses[:taken] > 0]
 
     def renumber(self, numbers: NDArray[np.int32]) -> None:
         used = self.table.uses > 0
@@ -138,6 +151,13 @@ class PairCounts(WindowedState):
     def leave(self, rows: NDArray[np.int32]) -> None:
         columns, heads = self.memory.store.columns, self.pairs.heads
         _leave(self.pairs.table, heads, self.counts, self.distinct, columns, rows, *self.bit, self.values)
+
+    def forget_key(self, key: int) -> None:
+        pair = int(self.pairs.heads[key])
+        while pair >= 0:
+            self.counts[pair] = 0
+            pair = int(self.pairs.table.after[pair])
+        self.distinct[key] = 0
 
     def seen(self, key: int) -> list[int]:
         """The pairs of a key in the window, in the order of their last sighting."""
@@ -340,6 +360,15 @@ def _forget(
             if columns.times[row] < now and columns.flags[row, word] & mask and terms[row] == term:
                 table.last[pair] = row
                 break
+
+
+@compiled
+def _forget_pairs(table: Table, heads: NDArray[np.int32], key: int) -> None:
+    """Gives up all pairs of a key."""
+    while heads[key] >= 0:
+        pair = heads[key]
+        table.uses[pair] = 0
+        _give_up(table, heads, _slot(table, key, table.terms[pair]))
 
 
 @njit

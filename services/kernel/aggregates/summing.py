@@ -10,7 +10,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from services.kernel.aggregates.base import Reader, States, Value, WindowedState
+from services.kernel.aggregates.base import Gathered, ManyReader, Reader, States, Value, WindowedState
 from services.kernel.aggregates.counting import Count
 from services.kernel.aggregations import Aggregation, TermType
 from services.kernel.jit import compiled
@@ -18,6 +18,8 @@ from services.kernel.rows import Rows, grown
 
 _SCALE = 1074
 """The least double is 2^-1074."""
+_EXACT = 2**53
+"""Up to here integers are doubles."""
 
 
 class IntegerSum(WindowedState):
@@ -43,6 +45,18 @@ class IntegerSum(WindowedState):
     def rounded(self, key: int) -> float:
         """The sum as the nearest double."""
         return float(self.total(key))
+
+    def integers(self, keys: NDArray[np.int32]) -> NDArray[np.int64] | None:
+        """The sums of some keys, or None when one has no room in an int64."""
+        low, high = self.digits[keys, 0], self.digits[keys, 1]
+        high = high + (low >> 32)
+        if len(high) and (high.min() < -(2**31) or high.max() >= 2**31):
+            return None
+        sums: NDArray[np.int64] = (high << 32) | (low & 0xFFFFFFFF)
+        return sums
+
+    def forget_key(self, key: int) -> None:
+        self.digits[key] = 0
 
     def dump(self) -> dict[str, NDArray[np.generic]]:
         return {"digits": self.digits}
@@ -86,6 +100,15 @@ class NumberSum(WindowedState):
     def rounded(self, key: int) -> float:
         """The sum, correctly rounded; infinite when it is beyond the doubles."""
         return float(round_digits(self.digits, key, self.lowest, np.empty(self.digits.shape[1] + 1, np.int64)))
+
+    def many_rounded(self, keys: NDArray[np.int32]) -> NDArray[np.float64]:
+        """The sums of some keys, each correctly rounded."""
+        result = np.empty(len(keys))
+        _round_many(self.digits, keys, self.lowest, np.empty(self.digits.shape[1] + 1, np.int64), result)
+        return result
+
+    def forget_key(self, key: int) -> None:
+        self.digits[key] = 0
 
     def dump(self) -> dict[str, NDArray[np.generic]]:
         return {"digits": self.digits, "lowest": np.array([self.lowest])}
@@ -218,6 +241,18 @@ def round_digits(digits: NDArray[np.int64], at: int, lowest: int, scratch: NDArr
     return sign * math.ldexp(float(mantissa), exponent)
 
 
+@compiled
+def _round_many(
+    digits: NDArray[np.int64],
+    keys: NDArray[np.int32],
+    lowest: int,
+    scratch: NDArray[np.int64],
+    result: NDArray[np.float64],
+) -> None:
+    for i in range(len(keys)):
+        result[i] = round_digits(digits, keys[i], lowest, scratch)
+
+
 def _states(aggregation: Aggregation, states: States) -> tuple[Count, IntegerSum | NumberSum]:
     integers = aggregation.term_type is TermType.INTEGER
     total: IntegerSum | NumberSum = (
@@ -247,5 +282,35 @@ def mean(aggregation: Aggregation, states: States) -> Reader:
         if not n:
             return None
         return total.total(key) / n if isinstance(total, IntegerSum) else total.rounded(key) / n
+
+    return read
+
+
+def many_sums(aggregation: Aggregation, states: States) -> ManyReader:
+    """Sum for many keys."""
+    count, total = _states(aggregation, states)
+
+    def read(keys: NDArray[np.int32]) -> Gathered | None:
+        values = total.integers(keys) if isinstance(total, IntegerSum) else total.many_rounded(keys)
+        return None if values is None else Gathered(values, count.counts[keys] > 0)
+
+    return read
+
+
+def many_means(aggregation: Aggregation, states: States) -> ManyReader:
+    """Mean for many keys."""
+    count, total = _states(aggregation, states)
+
+    def read(keys: NDArray[np.int32]) -> Gathered | None:
+        counts = count.counts[keys]
+        sums: NDArray[np.int64] | NDArray[np.float64] | None
+        if isinstance(total, IntegerSum):
+            sums = total.integers(keys)
+            # Beyond, an integer is no double, and the division would be rounded twice.
+            if sums is None or (np.abs(sums) > _EXACT).any():
+                return None
+        else:
+            sums = total.many_rounded(keys)
+        return Gathered(sums / np.maximum(counts, 1), counts > 0)
 
     return read
