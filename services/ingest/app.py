@@ -12,15 +12,24 @@ import grpc.aio
 from prometheus_client import CollectorRegistry
 
 from inkling.ingest.v1 import (
+    archive_service_pb2,
     collection_service_pb2,
     dead_letter_service_pb2,
     ingest_service_pb2,
     project_service_pb2,
 )
+from inkling.ingest.v1.archive_service_pb2_grpc import add_ArchiveServiceServicer_to_server
 from inkling.ingest.v1.collection_service_pb2_grpc import add_CollectionServiceServicer_to_server
 from inkling.ingest.v1.dead_letter_service_pb2_grpc import add_DeadLetterServiceServicer_to_server
 from inkling.ingest.v1.project_service_pb2_grpc import add_ProjectServiceServicer_to_server
-from services.ingest import archive, servicer_collections, servicer_dead_letters, servicer_ingest, servicer_projects
+from services.ingest import (
+    archive,
+    servicer_archive,
+    servicer_collections,
+    servicer_dead_letters,
+    servicer_ingest,
+    servicer_projects,
+)
 from services.ingest.appender import Appender, Limits
 from services.ingest.archive import Archive, ArchivePolicy
 from services.ingest.collections import Collections
@@ -31,6 +40,7 @@ from services.ingest.metrics import IngestMetrics
 from services.ingest.projects import Projects
 from services.ingest.replay import Replayer
 from services.ingest.retention import Retention, RetentionPolicy, Trimmable
+from services.ingest.servicer_archive import ArchiveServicer
 from services.ingest.servicer_collections import CollectionServicer
 from services.ingest.servicer_dead_letters import DeadLetterServicer
 from services.ingest.servicer_ingest import IngestServicer
@@ -88,7 +98,9 @@ async def open_app(settings: IngestSettings, clock: Clock) -> AsyncIterator[App]
         decoder = Decoder(secrets.randbits(64))
         appender = Appender(log, decoder, projects, collections, dead_letters, metrics, clock, executor, limits)
         stack.push_async_callback(appender.close)
-        await stack.enter_async_context(_keeping_house(settings, database, log, projects, dead_letters, clock))
+        archived = await stack.enter_async_context(
+            _keeping_house(settings, database, log, projects, dead_letters, clock)
+        )
         tokens = PageTokens.open(settings.paging_secret, settings.data_dir)
         subscriptions = Subscriptions(log, projects, executor, settings.idle_seconds)
         ingest = IngestServicer(
@@ -96,6 +108,7 @@ async def open_app(settings: IngestSettings, clock: Clock) -> AsyncIterator[App]
         )
         service = _service(
             ingest,
+            ArchiveServicer(archived, projects, tokens),
             CollectionServicer(collections, tokens),
             DeadLetterServicer(dead_letters, Replayer(appender, dead_letters), tokens),
             ProjectServicer(projects),
@@ -112,8 +125,8 @@ async def _keeping_house(
     projects: Projects,
     dead_letters: DeadLetters,
     clock: Clock,
-) -> AsyncIterator[None]:
-    """Runs the archive and the retention beside the block."""
+) -> AsyncIterator[Archive | None]:
+    """Runs the archive and the retention beside the block; gives the archive, if there is one."""
 
     async def horizon_us(project: str) -> int:
         return (await projects.get(project)).horizon_us
@@ -140,7 +153,7 @@ async def _keeping_house(
     if settings.archive:
         tasks.append(asyncio.create_task(archived.run(), name="archive"))
     try:
-        yield
+        yield archived if settings.archive else None
     finally:
         for task in tasks:
             task.cancel()
@@ -158,15 +171,20 @@ class _NoArchive(Trimmable):
 
 
 def _service(
-    ingest: IngestServicer, collections: CollectionServicer, dead_letters: DeadLetterServicer, projects: ProjectServicer
+    ingest: IngestServicer,
+    archived: ArchiveServicer,
+    collections: CollectionServicer,
+    dead_letters: DeadLetterServicer,
+    projects: ProjectServicer,
 ) -> Service:
     def register(server: grpc.aio.Server) -> None:
         ingest.register(server)
+        add_ArchiveServiceServicer_to_server(archived, server)
         add_CollectionServiceServicer_to_server(collections, server)
         add_DeadLetterServiceServicer_to_server(dead_letters, server)
         add_ProjectServiceServicer_to_server(projects, server)
 
-    modules = (servicer_ingest, servicer_collections, servicer_dead_letters, servicer_projects)
+    modules = (servicer_ingest, servicer_archive, servicer_collections, servicer_dead_letters, servicer_projects)
     return Service(
         name="ingest",
         domain=DOMAIN,
@@ -175,6 +193,7 @@ def _service(
         policies={method: roles for module in modules for method, roles in module.POLICIES.items()},
         descriptors=(
             ingest_service_pb2.DESCRIPTOR,
+            archive_service_pb2.DESCRIPTOR,
             collection_service_pb2.DESCRIPTOR,
             dead_letter_service_pb2.DESCRIPTOR,
             project_service_pb2.DESCRIPTOR,

@@ -92,12 +92,12 @@ def settings_message(settings: ProjectSettings) -> project_pb2.ProjectSettings:
     """The settings of a project."""
     message = project_pb2.ProjectSettings(
         clock=project_pb2.Clock.Value(f"CLOCK_{settings.clock}"),
-        deduplication_horizon=_duration(settings.horizon_us),
-        max_lead=_duration(settings.max_lead_us),
+        deduplication_horizon=duration(settings.horizon_us),
+        max_lead=duration(settings.max_lead_us),
         etag=settings.etag,
     )
     if settings.retention_us is not None:
-        message.retention.CopyFrom(_duration(settings.retention_us))
+        message.retention.CopyFrom(duration(settings.retention_us))
     return message
 
 
@@ -115,19 +115,20 @@ def settings_from(message: project_pb2.ProjectSettings) -> ProjectSettings:
     )
 
 
-def _duration(microseconds: int) -> Duration:
+def duration(microseconds: int) -> Duration:
+    """A length of time in microseconds as a message."""
     message = Duration()
     message.FromMicroseconds(microseconds)
     return message
 
 
 def _microseconds(message: project_pb2.ProjectSettings, name: str, default: int) -> int:
-    duration: Duration = getattr(message, name)
+    given: Duration = getattr(message, name)
     if not message.HasField(name):  # type: ignore[arg-type]
         return default
-    if not 0 <= duration.seconds <= _MAX_DURATION_S or not 0 <= duration.nanos < 1_000_000_000:
+    if not 0 <= given.seconds <= _MAX_DURATION_S or not 0 <= given.nanos < 1_000_000_000:
         raise _invalid(f"settings.{name}", "is not a duration of 0 or more")
-    return duration.seconds * 1_000_000 + duration.nanos // 1_000
+    return given.seconds * 1_000_000 + given.nanos // 1_000
 
 
 def _invalid(field: str, text: str) -> InvalidArgument:

@@ -8,6 +8,7 @@ import pytest
 from google.protobuf.message import Message
 
 from inkling.ingest.v1 import (
+    archive_service_pb2,
     collection_pb2,
     collection_service_pb2,
     dead_letter_service_pb2,
@@ -20,7 +21,13 @@ from inkling.ingest.v1.dead_letter_service_pb2 import (
     PurgeDeadLettersRequest,
     ReplayDeadLettersRequest,
 )
-from services.ingest import servicer_collections, servicer_dead_letters, servicer_ingest, servicer_projects
+from services.ingest import (
+    servicer_archive,
+    servicer_collections,
+    servicer_dead_letters,
+    servicer_ingest,
+    servicer_projects,
+)
 from services.runtime.auth import Role
 from tests.ingest.conftest import Project
 from tests.ingest.events import event
@@ -28,10 +35,11 @@ from tests.ingest.processes import SERVICE_KEY, IngestProcess, bearer
 from tests.ingest.statuses import failure, reason_of
 from tests.ingest.test_ingest_calls import now
 
-MODULES = (servicer_ingest, servicer_collections, servicer_dead_letters, servicer_projects)
+MODULES = (servicer_ingest, servicer_archive, servicer_collections, servicer_dead_letters, servicer_projects)
 POLICIES = {method: roles for module in MODULES for method, roles in module.POLICIES.items()}
 FILES = (
     ingest_service_pb2.DESCRIPTOR,
+    archive_service_pb2.DESCRIPTOR,
     collection_service_pb2.DESCRIPTOR,
     dead_letter_service_pb2.DESCRIPTOR,
     project_service_pb2.DESCRIPTOR,

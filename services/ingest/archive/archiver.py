@@ -138,9 +138,21 @@ class Archive:
         last_position: int | None = None,
         start_us: int | None = None,
         end_us: int | None = None,
+        *,
+        after: tuple[int, int] | None = None,
+        limit: int | None = None,
     ) -> list[ArchiveFile]:
-        """The files with events in (after_position, last_position] that occurred in [start_us, end_us)."""
-        return await self._index.find(project, after_position, last_position, start_us, end_us)
+        """The files with events in (after_position, last_position] that occurred in [start_us, end_us).
+
+        They come by last position, then hour; `after` is where to go on, `limit` how many to give.
+        """
+        return await self._index.find(
+            project, after_position, last_position, start_us, end_us, after=after, limit=limit
+        )
+
+    async def complete_since_us(self, project: str) -> int | None:
+        """The event time from which on nothing is missing; None when nothing ever was."""
+        return (await self._index.progress(project)).complete_since_us
 
     async def trim(self, project: str, before_occurred_us: int) -> int:
         """Deletes the files all of whose events occurred before an instant; returns how many."""
@@ -170,6 +182,10 @@ class Archive:
                 return
         else:
             batches = await self._read(project, progress.position, pending)
+        if _has_gap(progress.position, batches, pending):
+            since = await self._log.complete_since_us(project)
+            if since is not None:
+                await self._index.note_missing(project, since)
         written = await asyncio.to_thread(
             lambda: list(write_files(project, progress.position + 1, pending, batches, sightings.seen))
         )
@@ -216,3 +232,12 @@ class Archive:
         sightings = self._sightings.get(project)
         if sightings is not None and sightings.position > sightings.saved_position:
             await self._store.save(project, sightings)
+
+
+def _has_gap(position: int, batches: Sequence[LogBatch], last: int) -> bool:
+    """Whether batches lack any record after a position, up to and with the last: they were trimmed first."""
+    for batch in batches:
+        if batch.first_position > position + 1:
+            return True
+        position = batch.last_position
+    return position < last

@@ -11,6 +11,7 @@ from typing import cast
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import CursorResult
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.ingest.archive.files import ArchiveFile
 from services.runtime.database import Database
@@ -25,6 +26,7 @@ _PROGRESS = sa.Table(
     sa.Column("project", sa.String, primary_key=True),
     sa.Column("position", sa.BigInteger),
     sa.Column("pending", sa.BigInteger),
+    sa.Column("complete_since_us", sa.BigInteger),
 )
 _FILES = sa.Table(
     "archive_files",
@@ -62,6 +64,8 @@ class Progress:
     """Everything up to here is in files of the index."""
     pending: int | None
     """The end of the range that is being archived: a range once begun is finished as it was begun."""
+    complete_since_us: int | None = None
+    """The event time from which on nothing is missing; None when nothing ever was."""
 
 
 class ArchiveIndex:
@@ -73,8 +77,8 @@ class ArchiveIndex:
     async def progress(self, project: str) -> Progress:
         """How far a project is archived; nothing yet when it is unknown."""
         async with self._database.session(read_only=True) as session:
-            query = sa.select(_PROGRESS.c.position, _PROGRESS.c.pending).where(_PROGRESS.c.project == project)
-            row = (await session.execute(query)).one_or_none()
+            columns = (_PROGRESS.c.position, _PROGRESS.c.pending, _PROGRESS.c.complete_since_us)
+            row = (await session.execute(sa.select(*columns).where(_PROGRESS.c.project == project))).one_or_none()
         return Progress(0, None) if row is None else Progress(*row)
 
     async def begin(self, project: str, position: int, pending: int) -> bool:
@@ -111,8 +115,14 @@ class ArchiveIndex:
         last_position: int | None = None,
         start_us: int | None = None,
         end_us: int | None = None,
+        *,
+        after: tuple[int, int] | None = None,
+        limit: int | None = None,
     ) -> list[ArchiveFile]:
-        """The files with events in (after_position, last_position] that occurred in [start_us, end_us)."""
+        """The files with events in (after_position, last_position] that occurred in [start_us, end_us).
+
+        They come by last position, then hour; `after` is where to go on, `limit` how many to give.
+        """
         query = sa.select(*_FILE_COLUMNS).where(
             _FILES.c.project == project, _FILES.c.last_position > after_position, ~_FILES.c.condemned
         )
@@ -122,19 +132,28 @@ class ArchiveIndex:
             query = query.where(_FILES.c.max_occurred_us >= start_us)
         if end_us is not None:
             query = query.where(_FILES.c.min_occurred_us < end_us)
+        if after is not None:
+            query = query.where(sa.tuple_(_FILES.c.last_position, _FILES.c.hour_us) > sa.tuple_(*after))
         async with self._database.session(read_only=True) as session:
-            rows = await session.execute(query.order_by(_FILES.c.last_position, _FILES.c.hour_us))
+            rows = await session.execute(query.order_by(_FILES.c.last_position, _FILES.c.hour_us).limit(limit))
             return [ArchiveFile(*row) for row in rows]
 
     async def condemn(self, project: str, before_occurred_us: int) -> list[ArchiveFile]:
         """Takes the files out of sight all of whose events are older; returns all that are out of sight."""
         async with self._database.session() as session:
             mine = _FILES.c.project == project
-            await session.execute(
-                sa.update(_FILES).where(mine, _FILES.c.max_occurred_us < before_occurred_us).values(condemned=True)
-            )
+            old = (mine, _FILES.c.max_occurred_us < before_occurred_us, ~_FILES.c.condemned)
+            newest = await session.scalar(sa.select(sa.func.max(_FILES.c.max_occurred_us)).where(*old))
+            if newest is not None:
+                await session.execute(sa.update(_FILES).where(*old).values(condemned=True))
+                await _raise_complete_since(session, project, newest + 1)
             rows = await session.execute(sa.select(*_FILE_COLUMNS).where(mine, _FILES.c.condemned))
             return [ArchiveFile(*row) for row in rows]
+
+    async def note_missing(self, project: str, complete_since_us: int) -> None:
+        """Notes that records were lost to the archive: it is complete only from an event time on."""
+        async with self._database.session() as session:
+            await _raise_complete_since(session, project, complete_since_us)
 
     async def forget(self, file: ArchiveFile) -> None:
         """Removes a file from the index, once it is deleted."""
@@ -146,3 +165,12 @@ class ArchiveIndex:
                     _FILES.c.last_position == file.last_position,
                 )
             )
+
+
+async def _raise_complete_since(session: AsyncSession, project: str, complete_since_us: int) -> None:
+    since = _PROGRESS.c.complete_since_us
+    await session.execute(
+        sa.update(_PROGRESS)
+        .where(_PROGRESS.c.project == project, sa.or_(since.is_(None), since < complete_since_us))
+        .values(complete_since_us=complete_since_us)
+    )

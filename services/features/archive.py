@@ -1,0 +1,238 @@
+"""Reads the archive: the log as Parquet files, each event once, in the order of the log.
+
+A file holds the events of one hour of event time from one range of positions. The ranges do not overlap, so the files
+of one range are read together and put into the order of their positions, and only one range is in memory at a time.
+"""
+
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass, fields, is_dataclass
+from itertools import groupby
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from services.kernel.aggregations import Aggregation
+from services.kernel.columns import FIXED_FIELDS, EventBatch, key_column, merge, shard_of
+from services.kernel.expressions import Property
+
+_FIXED = frozenset(field.name for field in FIXED_FIELDS)
+_POSITION = "position"
+
+
+class ArchiveChangedError(Exception):
+    """A file of the listing is not there any more: retention or an erasure took it. List again, then read again."""
+
+
+@dataclass(frozen=True, slots=True)
+class ArchivedFile:
+    """One file of the archive. Times are microseconds."""
+
+    key: str
+    """Its name in the blob store."""
+    first_position: int
+    last_position: int
+    """The range of the log that it was made from; its records are some of these."""
+    min_occurred_us: int
+    max_occurred_us: int
+    event_count: int
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class ArchiveListing:
+    """What a project's archive held at a moment."""
+
+    project: str
+    files: tuple[ArchivedFile, ...]
+    position: int
+    """All records of the log up to here are in the files."""
+    complete_since_us: int | None
+    """The event time from which on nothing was let go of; None when nothing ever was."""
+    horizon_us: int
+    """How long ids are remembered. The files are free of repetitions already: evaluate them with a horizon of 0."""
+
+
+class Wanted(NamedTuple):
+    """Which records of a file are asked for."""
+
+    key_column: str
+    key_values: frozenset[str]
+    shards: tuple[int, int] | None
+    before_us: int | None
+    up_to_position: int | None
+
+    @property
+    def all(self) -> bool:
+        """Whether every record is."""
+        return not self.by_key and self.before_us is None and self.up_to_position is None
+
+    @property
+    def by_key(self) -> bool:
+        """Whether it depends on the key."""
+        return bool(self.key_values) or self.shards is not None
+
+
+def read_events(
+    blobs_root: Path,
+    listing: ArchiveListing,
+    *,
+    columns: Collection[str] | None = None,
+    attribute_key: str = "",
+    key_values: Collection[str] = (),
+    shards: tuple[int, int] | None = None,
+    before_us: int | None = None,
+    up_to_position: int | None = None,
+    max_rows: int = 262_144,
+) -> Iterator[EventBatch]:
+    """The records of a listing in the order of the log, in batches of at most `max_rows`. Blocks: for threads.
+
+    `columns` names those wanted beside the fixed ones, with their kind (`a.amount:d`) or without (`a.amount`, all
+    kinds); None is all. `key_values` and `shards` (first and last, both included) keep the records of some values of
+    `attribute_key`; `before_us` those that occurred before an instant.
+
+    Corrections always come, because the version that they take back may be among what is asked for; those of other
+    keys come without the key, so that they only take back. Raises ArchiveChangedError.
+    """
+    if (key_values or shards is not None) and not attribute_key:
+        raise ValueError("key values and shards are those of an attribute key")
+    wanted = Wanted(
+        key_column(attribute_key) if attribute_key else "", frozenset(key_values), shards, before_us, up_to_position
+    )
+    prune = None if columns is None else frozenset(columns) | ({wanted.key_column} - {""})
+    files = [file for file in listing.files if up_to_position is None or file.first_position <= up_to_position]
+    ordered = sorted(files, key=lambda file: (file.last_position, file.first_position))
+    for _, group in groupby(ordered, key=lambda file: (file.last_position, file.first_position)):
+        yield from _read_range(blobs_root, list(group), prune, wanted, max_rows)
+
+
+def columns_of(aggregations: Iterable[Aggregation]) -> frozenset[str]:
+    """The columns that aggregations look at, without kinds: for `read_events`."""
+    found: set[str] = set()
+    for aggregation in aggregations:
+        _collect(aggregation.filter, found)
+        _collect(aggregation.term, found)
+    return frozenset(found)
+
+
+def _collect(part: object, found: set[str]) -> None:
+    """Adds the columns of every property in a tree of expressions."""
+    if isinstance(part, Property):
+        found.add(part.column)
+    elif isinstance(part, tuple):
+        for each in part:
+            _collect(each, found)
+    elif is_dataclass(part):
+        for field in fields(part):
+            _collect(getattr(part, field.name), found)
+
+
+def _read_range(
+    root: Path, files: list[ArchivedFile], prune: frozenset[str] | None, wanted: Wanted, max_rows: int
+) -> Iterator[EventBatch]:
+    tables = [table for file in files if (table := _read_file(root / file.key, file, prune, wanted)) is not None]
+    if not tables:
+        return
+    events = merge([EventBatch(batch) for table in tables for batch in table.combine_chunks().to_batches()])
+    positions = events.record_batch.column(_POSITION).to_numpy()
+    if len(tables) > 1:
+        events = events.take(np.argsort(positions, kind="stable"))
+    events = EventBatch(events.record_batch.drop_columns([_POSITION]))
+    for start in range(0, events.num_rows, max_rows):
+        yield events.slice(start, max_rows)
+
+
+def _read_file(path: Path, file: ArchivedFile, prune: frozenset[str] | None, wanted: Wanted) -> pa.Table | None:
+    """The records of one file that are asked for, or None when there are none."""
+    late = wanted.before_us is not None and file.min_occurred_us >= wanted.before_us
+    try:
+        with pq.ParquetFile(path, memory_map=True) as opened:
+            metadata, schema = opened.metadata, opened.schema_arrow
+        if late and not _has_corrections(metadata):
+            return None
+        names = [name for name in schema.names if _is_wanted(name, prune)]
+        plain = _FIXED - {"event_type"}
+        texts = [name for name in names if name not in plain and pa.types.is_string(schema.field(name).type)]
+        with pq.ParquetFile(path, metadata=metadata, memory_map=True, read_dictionary=texts) as opened:
+            if wanted.all:
+                return opened.read(columns=names, use_threads=False)
+            return _read_some(opened, names, wanted)
+    except FileNotFoundError as error:
+        raise ArchiveChangedError(f"{path.name} is gone") from error
+
+
+def _is_wanted(name: str, prune: frozenset[str] | None) -> bool:
+    return prune is None or name in _FIXED or name == _POSITION or name in prune or name.rpartition(":")[0] in prune
+
+
+def _has_corrections(metadata: pq.FileMetaData) -> bool:
+    """Whether any record replaces or deletes, as far as the statistics tell."""
+    place = metadata.schema.names.index("operation")
+    for i in range(metadata.num_row_groups):
+        statistics = metadata.row_group(i).column(place).statistics
+        if statistics is None or not statistics.has_min_max or statistics.max != 0:
+            return True
+    return False
+
+
+def _read_some(opened: pq.ParquetFile, names: list[str], wanted: Wanted) -> pa.Table | None:
+    """Reads what decides first, and the other columns only when a record is left."""
+    deciding = [_POSITION, "occurred_at", "operation"]
+    if wanted.key_column in names:
+        deciding.append(wanted.key_column)
+    table = opened.read(columns=deciding, use_threads=False)
+    correction = pc.not_equal(table.column("operation"), 0)
+    kept = correction
+    mine = None
+    if wanted.by_key:
+        mine = _of_keys(table, wanted)
+        kept = mine if mine is not None and not _any(correction) else correction if mine is None else pc.or_(mine, kept)
+    else:
+        kept = pc.is_valid(table.column(_POSITION))
+    if wanted.before_us is not None:
+        kept = pc.and_(kept, pc.or_(pc.less(table.column("occurred_at"), wanted.before_us), correction))
+    if wanted.up_to_position is not None:
+        kept = pc.and_(kept, pc.less_equal(table.column(_POSITION), wanted.up_to_position))
+    if not _any(kept):
+        return None
+    result = opened.read(columns=names, use_threads=False).filter(kept)
+    if mine is not None:
+        result = _without_other_keys(result, mine.filter(kept), wanted.key_column)
+    return result
+
+
+def _of_keys(table: pa.Table, wanted: Wanted) -> pa.ChunkedArray | None:
+    """Which records have a key that is asked for; None when none can."""
+    if wanted.key_column not in table.column_names:
+        return None
+    chunks = []
+    for chunk in table.column(wanted.key_column).chunks:
+        values = chunk.dictionary
+        chosen = np.ones(len(values) + 1, np.bool_)
+        chosen[-1] = False
+        if wanted.key_values:
+            chosen[:-1] &= pc.is_in(values, value_set=pa.array(list(wanted.key_values), pa.string())).to_numpy(False)
+        if wanted.shards is not None:
+            first, last = wanted.shards
+            shards = np.fromiter((shard_of(value) for value in values.to_pylist()), np.int64, len(values))
+            chosen[:-1] &= (shards >= first) & (shards <= last)
+        codes = chunk.indices.fill_null(len(values)).to_numpy(zero_copy_only=False)
+        chunks.append(pa.array(chosen[codes]))
+    return pa.chunked_array(chunks, pa.bool_())
+
+
+def _without_other_keys(table: pa.Table, mine: pa.ChunkedArray, name: str) -> pa.Table:
+    if bool(pc.all(mine).as_py()):
+        return table
+    place = table.column_names.index(name)
+    # Not on the dictionary itself: the kernel's conditional needs plain values.
+    plain = table.column(name).cast(pa.string())
+    masked = pc.if_else(mine, plain, pa.scalar(None, pa.string())).dictionary_encode()
+    return table.set_column(place, name, masked)
+
+
+def _any(mask: pa.ChunkedArray) -> bool:
+    return bool(pc.any(mask).as_py())
