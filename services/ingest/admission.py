@@ -4,6 +4,7 @@ The rules of one event, whatever the state of the project. They are checked for 
 refused events are touched by Python, to say what is wrong.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -11,8 +12,9 @@ from numpy.typing import NDArray
 
 from services.ingest.compiled.checks import MAX_PROPERTY_NAME, check_cells, check_events, check_names
 from services.ingest.compiled.faults import EXPLANATIONS, Fault, Refusal
-from services.ingest.compiled.tables import Count, Table
-from services.ingest.decode import Scanned
+from services.ingest.compiled.tables import Count, Row, Table, Type
+from services.ingest.decode import Part, Scanned
+from services.kernel.columns import RESERVED_VENDOR
 
 
 @dataclass(frozen=True)
@@ -72,6 +74,20 @@ def judge(scanned: Scanned, rules: TimeRules) -> Verdicts:
     seen = np.full(8 * len(names), -1, np.int32)
     check_cells(scanned.data, t, names, seen, verdicts.faults, verdicts.places)
     return verdicts
+
+
+def refuse_reserved(scanned: Scanned, parts: Sequence[Part], verdicts: Verdicts) -> None:
+    """Finds a fault with events of the suite's own vendor that no service sent. It looks at each event type once."""
+    types = scanned.tables.types[: scanned.tables.counts[Count.TYPES]]
+    candidates = np.flatnonzero(types[:, Type.VENDOR_SIZE] == len(RESERVED_VENDOR)).tolist()
+    reserved = [kind for kind in candidates if scanned.event_type(kind)[0] == RESERVED_VENDOR]
+    if not reserved:
+        return
+    rows = np.isin(scanned.events[:, Row.TYPE], reserved)
+    for segment, part in enumerate(parts):
+        if part.by_service:
+            rows[scanned.rows_of(segment)] = False
+    verdicts.refuse(rows, Fault.RESERVED_VENDOR)
 
 
 def _field_of(scanned: Scanned, symbol: int) -> str:

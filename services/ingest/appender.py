@@ -19,7 +19,7 @@ from datetime import timedelta
 
 import numpy as np
 
-from services.ingest.admission import TimeRules, judge
+from services.ingest.admission import TimeRules, judge, refuse_reserved
 from services.ingest.collections import Collections, Declaration
 from services.ingest.conformity import refuse_misfits
 from services.ingest.dead_letters import DeadLetters, Refused
@@ -266,6 +266,7 @@ def prepare(
     """Scans, admits and pivots the requests of a group. Runs in the event loop or in a thread."""
     scanned = decoder.scan(parts)
     verdicts = judge(scanned, rules)
+    refuse_reserved(scanned, parts, verdicts)
     refuse_misfits(scanned, strict, verdicts)
     kept = verdicts.admitted
     errors: dict[int, InklingError] = {

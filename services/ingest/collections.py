@@ -10,6 +10,7 @@ from time import monotonic
 
 from services.ingest.compiled.checks import MAX_NAME, MAX_PROPERTY_NAME
 from services.ingest.store import CollectionRow, CollectionStore, RequestRow
+from services.kernel.columns import RESERVED_VENDOR
 from services.runtime.clocks import Clock
 from services.runtime.errors import Aborted, AlreadyExists, InvalidArgument, NotFound, Violation
 
@@ -57,7 +58,9 @@ class Declaration:
     description: str = ""
 
     def describes(self, vendor: str, name: str, version: str) -> bool:
-        """Whether it is about events of a type: given parts are equal."""
+        """Whether it is about events of a type: given parts are equal. The suite's own events are nobody's."""
+        if vendor == RESERVED_VENDOR:
+            return False
         return name == self.event_name and self.event_vendor in ("", vendor) and self.event_version in ("", version)
 
     def mistakes(self) -> list[Violation]:
@@ -73,6 +76,8 @@ class Declaration:
             text = str(getattr(self, f"event_{part}"))
             if len(text) > MAX_NAME or "/" in text:
                 wrong(f"event_type.{part}", f"has at most {MAX_NAME} characters and no slash")
+        if self.event_vendor == RESERVED_VENDOR:
+            wrong("event_type.vendor", "is the suite's own: describe events of another vendor")
         if len(self.fields) > MAX_FIELDS:
             wrong("fields", f"there are at most {MAX_FIELDS}")
         names = [each.name for each in self.fields]

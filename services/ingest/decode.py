@@ -23,6 +23,8 @@ class Part(NamedTuple):
 
     data: bytes
     streamed: bool = False
+    by_service: bool = False
+    """Sent by a service of the suite, which may use its vendor."""
 
     @property
     def message(self) -> type[IngestRequest | IngestStreamRequest]:

@@ -31,7 +31,7 @@ from services.runtime.errors import InvalidArgument
 SERVICE_NAME = "inkling.ingest.v1.IngestService"
 SUBSCRIBE = f"/{SERVICE_NAME}/Subscribe"
 POLICIES = {
-    f"/{SERVICE_NAME}/Ingest": frozenset({Role.INGEST}),
+    f"/{SERVICE_NAME}/Ingest": frozenset({Role.INGEST, Role.SERVICE}),
     f"/{SERVICE_NAME}/IngestStream": frozenset({Role.INGEST}),
     f"/{SERVICE_NAME}/ImportCsv": frozenset({Role.INGEST}),
     SUBSCRIBE: frozenset({Role.SERVICE, Role.OPERATE}),
@@ -87,7 +87,9 @@ class IngestServicer:
 
     async def Ingest(self, request: bytes, context: Context) -> messages.IngestResponse:
         """Appends a batch."""
-        return outcome_message(await self._appender.append(current_caller().project, Part(request)))
+        caller = current_caller()
+        part = Part(request, by_service=Role.SERVICE in caller.roles)
+        return outcome_message(await self._appender.append(caller.project, part))
 
     async def IngestStream(
         self, requests: AsyncIterator[bytes], context: Context

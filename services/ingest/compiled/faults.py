@@ -42,6 +42,7 @@ class Fault(IntEnum):
     MISSING_FIELD = 31
     WRONG_TYPE = 32
     UNDECLARED = 33
+    RESERVED_VENDOR = 34
 
 
 @dataclass(frozen=True)
@@ -110,4 +111,9 @@ EXPLANATIONS: Mapping[Fault, tuple[str, str, str]] = {
     Fault.MISSING_FIELD: ("COLLECTION_MISMATCH", "", "The strict collection requires this property."),
     Fault.WRONG_TYPE: ("COLLECTION_MISMATCH", "", "The strict collection declares another type."),
     Fault.UNDECLARED: ("COLLECTION_MISMATCH", "", "The strict collection does not declare this property."),
+    Fault.RESERVED_VENDOR: (
+        "RESERVED_VENDOR",
+        "type.vendor",
+        "The vendor is the suite's own: give the event another, and set properties with SetProperties.",
+    ),
 }
