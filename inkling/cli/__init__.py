@@ -8,7 +8,19 @@ import sys
 
 import typer
 
-from inkling.cli import collections, dead_letters, definitions, features, ingest, keys, profile, project, up
+from inkling.cli import (
+    collections,
+    dead_letters,
+    definitions,
+    features,
+    ingest,
+    insights,
+    keys,
+    profile,
+    project,
+    rules,
+    up,
+)
 from inkling.cli.connection import (
     DATA_DIR,
     ApiKey,
@@ -38,9 +50,11 @@ def make_app() -> typer.Typer:
     app.add_typer(profile.app, name="profile")
     app.add_typer(definitions.app, name="definitions")
     app.add_typer(features.app, name="features")
+    app.add_typer(insights.app, name="insights")
     app.add_typer(collections.app, name="collections")
     app.add_typer(dead_letters.app, name="dead-letters")
     app.add_typer(project.app, name="project")
+    app.add_typer(rules.app, name="rules")
     app.add_typer(keys.app, name="keys")
     return app
 
