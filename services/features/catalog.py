@@ -8,6 +8,7 @@ import asyncio
 from collections.abc import Iterable
 from dataclasses import replace
 
+from services.features.compile import compile_group
 from services.features.definitions import (
     AttributeGroup,
     FeatureService,
@@ -17,8 +18,11 @@ from services.features.definitions import (
     parse_group_name,
     parse_service_name,
 )
+from services.features.property_catalog import PropertyCatalog
+from services.features.property_store import PropertyStore
 from services.features.store import DefinitionStore, Request, StoredGroup, StoredService
 from services.features.validation import check_group, check_service, describe
+from services.kernel.aggregations import Aggregation
 from services.runtime.clocks import Clock
 from services.runtime.errors import Aborted, AlreadyExists, FailedPrecondition, InvalidArgument, NotFound, Violation
 
@@ -34,6 +38,8 @@ class Catalog:
         self._groups: dict[tuple[str, int], StoredGroup] = {}
         self._services: dict[str, StoredService] = {}
         self._lock = asyncio.Lock()
+        self.properties = PropertyCatalog(project, PropertyStore(store.database), clock, self._rise)
+        """The declared properties and roll-ups."""
 
     @classmethod
     async def load(cls, project: str, store: DefinitionStore, clock: Clock) -> "Catalog":
@@ -41,6 +47,7 @@ class Catalog:
         catalog = cls(project, store, clock)
         catalog._groups = {(s.group.group_id, s.group.version): s for s in await store.groups(project)}
         catalog._services = {s.service.service_id: s for s in await store.services(project)}
+        await catalog.properties.load()
         return catalog
 
     # Looking up.
@@ -59,6 +66,15 @@ class Catalog:
     def published(self) -> list[StoredGroup]:
         """The versions that are served or being filled."""
         return [stored for stored in self.groups if stored.state is not GroupState.DRAFT]
+
+    @property
+    def needed(self) -> list[tuple[str, Aggregation]]:
+        """All that must be computed: attribute keys and aggregations."""
+        groups = [stored.group for stored in self.published]
+        return [
+            *((group.attribute_key, each) for group in groups for each in compile_group(group)),
+            *self.properties.needed(),
+        ]
 
     def group(self, name: str) -> StoredGroup:
         """The version of a group with this name; raises InvalidArgument or NotFound."""
@@ -173,7 +189,9 @@ class Catalog:
         """Removes a version, unless a service names it."""
         async with self._lock:
             stored = self.group(name)
-            users = [each.service.name for each in self._services.values() if self._needs(each.service, stored)]
+            readers = [(each.service.name, each.service.groups) for each in self._services.values()]
+            readers += self.properties.readers_of_groups()
+            users = [name for name, references in readers if self._needs(references, stored)]
             if users:
                 raise FailedPrecondition(
                     f"{name} is read by {', '.join(sorted(users)[:5])}: change or delete that first",
@@ -185,10 +203,10 @@ class Catalog:
             self.revision += 1
             return stored
 
-    def _needs(self, service: FeatureService, stored: StoredGroup) -> bool:
-        """Whether a service would lack something without this version."""
+    def _needs(self, references: Iterable[GroupReference], stored: StoredGroup) -> bool:
+        """Whether one of the references would lack something without this version."""
         group = stored.group
-        for reference in service.groups:
+        for reference in references:
             if reference.group_id != group.group_id:
                 continue
             if reference.version == group.version:
@@ -274,6 +292,9 @@ class Catalog:
             text = " and ".join(f"`{key}` ({name})" for key, name in sorted(keys.items()))
             problems.append(Problem("attribute_groups", f"have several attribute keys: {text}", "read them separately"))
         return problems
+
+    def _rise(self) -> None:
+        self.revision += 1
 
     def _keep(self, stored: StoredGroup) -> None:
         self._groups[stored.group.group_id, stored.group.version] = stored

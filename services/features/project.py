@@ -17,6 +17,7 @@ from services.features.backfill import Backfill, Progress
 from services.features.catalog import Catalog
 from services.features.definitions import GroupState
 from services.features.projection import Projection
+from services.features.property_engines import PropertyEngines
 from services.features.settings import FeaturesSettings
 from services.features.snapshots import SnapshotShelf
 from services.features.store import StoredGroup
@@ -67,6 +68,7 @@ class Project:
         self._clock = clock
         self._task: asyncio.Task[None] | None = None
         self._fillings: dict[str, Filling] = {}
+        self._property_engines = PropertyEngines(name, catalog, feed, settings.backfill_bytes, self._check_ready)
         self._goal = 0
         self._snapshot_task: asyncio.Task[None] | None = None
         self._snapshot_position = 0
@@ -100,7 +102,7 @@ class Project:
 
     async def stop(self) -> None:
         """Ends everything, and writes a last snapshot if there is anything new."""
-        fillings = [filling.task for filling in self._fillings.values()]
+        fillings = [*(filling.task for filling in self._fillings.values()), *self._property_engines.tasks()]
         for task in (self._task, self._snapshot_task, *fillings):
             if task is not None:
                 task.cancel()
@@ -171,7 +173,7 @@ class Project:
         self._snapshot_due = time.monotonic() + self._settings.snapshot_seconds
         self.snapshot_time_us = self._clock.now_us() if fold.position else 0
         published = self.catalog.published
-        projection.release(stored.group for stored in published)
+        projection.release(self.catalog.needed)
         self._snapshot_revision = projection.revision
         for stored in published:
             missing = projection.missing(stored.group)
@@ -181,6 +183,7 @@ class Project:
                 missing = []
             if missing or stored.state is GroupState.BACKFILLING:
                 self.fill(stored)
+        self._property_engines.begin(projection, part.complete_since_us)
         return projection
 
     def _check_ready(self, projection: Projection) -> None:
@@ -189,8 +192,26 @@ class Project:
         for stored in self.catalog.published:
             if stored.state is GroupState.SERVING and projection.missing(stored.group):
                 return
+        if not self._property_engines.complete(projection):
+            return
         _LOGGER.info("ready", extra={"fields": {"project": self.name, "position": projection.position}})
         self.ready.set()
+
+    # Properties.
+
+    async def declared(self) -> None:
+        """Properties were declared: sees to it that they are computed from here on."""
+        self.start()
+        if self._projection is not None:
+            await self._projection.wait_changeable()
+            self._property_engines.declared(self._projection)
+
+    async def undeclared(self) -> None:
+        """Properties were deleted: lets their state go."""
+        if self._projection is not None:
+            await self._projection.wait_changeable()
+            self._property_engines.stop_unneeded()
+            self._projection.release(self.catalog.needed)
 
     # Publishing.
 
@@ -253,7 +274,7 @@ class Project:
             self._end(filling, Aborted(f"{name} is not to be published any more", reason="DELETED"))
         if self._projection is not None:
             await self._projection.wait_changeable()
-            self._projection.release(stored.group for stored in self.catalog.published)
+            self._projection.release(self.catalog.needed)
 
     def _end(self, filling: Filling, error: InklingError | None = None) -> None:
         filling.error = error

@@ -192,8 +192,11 @@ class Projection:
 
     def missing(self, group: AttributeGroup) -> list[Aggregation]:
         """The aggregations of a group that no engine computes yet, each once."""
-        wanted = dict.fromkeys(compile_group(group))
-        return [each for each in wanted if self.slot(group.attribute_key, each) is None]
+        return self.missing_of(group.attribute_key, compile_group(group))
+
+    def missing_of(self, attribute_key: str, aggregations: Iterable[Aggregation]) -> list[Aggregation]:
+        """Those of the aggregations of an attribute key that no engine computes yet, each once."""
+        return [each for each in dict.fromkeys(aggregations) if self.slot(attribute_key, each) is None]
 
     def adopt(self, engine: Engine) -> None:
         """Takes an engine in that has seen the same log up to the same position."""
@@ -202,9 +205,9 @@ class Projection:
         self.revision += 1
         self.announce()
 
-    def release(self, needed: Iterable[AttributeGroup]) -> None:
-        """Lets the engines go that none of the groups needs, with their state."""
-        wanted = {(group.attribute_key, each) for group in needed for each in compile_group(group)}
+    def release(self, needed: Iterable[tuple[str, Aggregation]]) -> None:
+        """Lets the engines go, with their state, that compute no needed aggregation of their attribute key."""
+        wanted = set(needed)
         for engine in list(self.fold.engines):
             if not any((engine.attribute_key, each) in wanted for each in engine.aggregations):
                 self.fold.detach(engine)

@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 
 from services.features.catalog import Catalog
 from services.features.project import Project
+from services.features.property_store import PropertyStore
 from services.features.settings import FeaturesSettings
 from services.features.snapshots import SnapshotShelf
 from services.features.store import DefinitionStore
@@ -36,8 +37,9 @@ class Projects:
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator["Projects"]:
-        """Starts the projects that have published groups; on exit stops all of them."""
-        for name in await self._store.published_projects():
+        """Starts the projects that have published groups or properties; on exit stops all of them."""
+        with_properties = await PropertyStore(self._store.database).projects()
+        for name in sorted({*await self._store.published_projects(), *with_properties}):
             (await self._load(name)).start()
         self._opened.set()
         ticking = asyncio.create_task(self._tick(), name="ticks")
@@ -49,9 +51,9 @@ class Projects:
             await asyncio.gather(*(project.stop() for project in self._projects.values()), return_exceptions=True)
 
     async def wait_ready(self) -> None:
-        """Returns once every project with published groups has caught up with the head seen at the start."""
+        """Returns once every project with definitions has caught up with the head seen at the start."""
         await self._opened.wait()
-        started = [project for project in self._projects.values() if project.catalog.published]
+        started = [project for project in self._projects.values() if project.catalog.needed]
         await asyncio.gather(*(project.ready.wait() for project in started))
 
     def opened(self) -> list[Project]:

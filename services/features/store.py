@@ -96,6 +96,11 @@ class DefinitionStore:
     def __init__(self, database: Database) -> None:
         self._database = database
 
+    @property
+    def database(self) -> Database:
+        """Where definitions are, and what belongs to them."""
+        return self._database
+
     async def published_projects(self) -> list[str]:
         """The projects that have a group beyond its draft."""
         query = sa.select(_GroupRow.project).where(_GroupRow.state != GroupState.DRAFT).distinct()
