@@ -80,6 +80,10 @@ class DeadLetters:
             raise NotFound("there is no such dead letter: it may have been replayed or purged", reason="NOT_FOUND")
         return {letter_id: _letter(row, payload=True) for letter_id, row in found.items()}
 
+    async def payloads(self, project: str, letter_ids: Sequence[str]) -> list[DeadLetter]:
+        """Letters with their payloads; those that are not there any more are left out."""
+        return [_letter(row, payload=True) for row in (await self._store.get(project, letter_ids)).values()]
+
     async def delete(self, project: str, letter_ids: Iterable[str]) -> int:
         """Deletes letters: how many were there."""
         return await self._store.delete(project, letter_ids)

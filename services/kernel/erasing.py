@@ -143,8 +143,7 @@ def emptied(batch: EventBatch, rows: NDArray[np.bool_], deleted: NDArray[np.bool
     """
     keep = pa.array(np.arange(batch.num_rows, dtype=np.int32), mask=rows)
     columns: dict[str, pa.Array] = {}
-    for name in batch.names:
-        column = batch.column(name)
+    for name, column in zip(batch.names, batch.record_batch.columns, strict=True):
         if name in _FIXED:
             columns[name] = column
             continue

@@ -29,6 +29,7 @@ _DRIVERS = {"sqlite": "sqlite+aiosqlite", "postgresql": "postgresql+psycopg", "p
 _BEGIN = "sqlite_begin"
 _BUSY_SECONDS = 10.0
 _RETRY_AFTER = timedelta(seconds=1)
+_SCRUB_TRIES, _SCRUB_SECONDS = 50, 0.1
 
 _UNIQUE_VIOLATION = "23505"
 _LOST_RACES = {"40001": "a concurrent change", "40P01": "a deadlock", "55P03": "a lock"}
@@ -84,6 +85,25 @@ class Database:
         with translated_errors():
             async with (self._readers if read_only else self._writers).begin() as session:
                 yield session
+
+    async def scrub(self) -> None:
+        """Leaves nothing in SQLite's files of what was deleted: the file is written anew and its log emptied.
+
+        Raises Unavailable when readers were in the way all the time. PostgreSQL sees to its files itself (VACUUM).
+        """
+        if self.dialect != "sqlite":
+            return
+        with translated_errors():
+            for _ in range(_SCRUB_TRIES):
+                async with self._engine.connect() as connection:
+                    driver: Any = (await connection.get_raw_connection()).driver_connection
+                    await driver.execute("VACUUM")
+                    async with driver.execute("PRAGMA wal_checkpoint(TRUNCATE)") as cursor:
+                        (busy, _, _) = await cursor.fetchone()
+                if not busy:
+                    return
+                await asyncio.sleep(_SCRUB_SECONDS)
+        raise Unavailable("readers were in the way of emptying the write-ahead log", retry_after=_RETRY_AFTER)
 
 
 def create_engine(url: str) -> AsyncEngine:

@@ -127,6 +127,10 @@ class Archive:
             await self._save(project)
         return position
 
+    def quiet(self, project: str) -> asyncio.Lock:
+        """While it is held, this process archives nothing of the project."""
+        return self._locks[project]
+
     async def position(self, project: str) -> int:
         """The position up to which a project is archived."""
         return (await self._index.progress(project)).position

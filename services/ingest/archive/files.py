@@ -119,6 +119,13 @@ def _first_sightings(batches: Iterable[LogBatch], seen: Deduplicator) -> pa.Tabl
     return merged.select(["position", *names])
 
 
+def written_anew(file: ArchiveFile, table: pa.Table) -> bytes:
+    """The bytes of a file that holds only some of its events any more, with their positions."""
+    occurred = table.column("occurred_at").to_numpy()
+    span = (int(occurred.min()), int(occurred.max()))
+    return _to_parquet(table, file.project, file.first_position, file.last_position, span)
+
+
 def _to_parquet(table: pa.Table, project: str, first: int, last: int, span: tuple[int, int]) -> bytes:
     required = {"position", *(field.name for field in FIXED_FIELDS)}
     columns: dict[str, pa.ChunkedArray] = {}

@@ -155,6 +155,20 @@ class ArchiveIndex:
         async with self._database.session() as session:
             await _raise_complete_since(session, project, complete_since_us)
 
+    async def amend(self, file: ArchiveFile, *, condemned: bool = False) -> None:
+        """Takes on a file's new times, count and size; or takes it out of sight."""
+        changed = ("min_occurred_us", "max_occurred_us", "event_count", "size_bytes")
+        async with self._database.session() as session:
+            await session.execute(
+                sa.update(_FILES)
+                .where(
+                    _FILES.c.project == file.project,
+                    _FILES.c.hour_us == file.hour_us,
+                    _FILES.c.last_position == file.last_position,
+                )
+                .values({name: getattr(file, name) for name in changed} | {"condemned": condemned})
+            )
+
     async def forget(self, file: ArchiveFile) -> None:
         """Removes a file from the index, once it is deleted."""
         async with self._database.session() as session:

@@ -197,48 +197,38 @@ def stats(project: str, connection: sqlite3.Connection) -> LogStats:
 
 
 def replace(project: str, before: LogBatch, after: LogBatch, connection: sqlite3.Connection) -> bool:
-    """As `EventLog.replace`. The pages that this frees are overwritten with zeros."""
-    connection.execute("PRAGMA secure_delete = ON").fetchall()
-    try:
-        connection.execute("BEGIN IMMEDIATE")
-        replaced = connection.execute(
-            """
-            UPDATE log_batches SET data = ?, min_occurred_us = ?, max_occurred_us = ?
-            WHERE project_id = (SELECT id FROM log_projects WHERE name = ?)
-              AND last_position = ? AND first_position = ? AND data = ?
-            RETURNING id
-            """,
-            (
-                after.data,
-                after.min_occurred_us,
-                after.max_occurred_us,
-                project,
-                before.last_position,
-                before.first_position,
-                before.data,
-            ),
-        ).fetchall()
-        if replaced:
-            connection.execute(
-                "UPDATE log_projects SET kept_bytes = kept_bytes + ? WHERE name = ?",
-                (len(after.data) - len(before.data), project),
-            )
-        connection.execute("COMMIT")
-        return bool(replaced)
-    finally:
-        if connection.in_transaction:
-            connection.execute("ROLLBACK")
-        connection.execute("PRAGMA secure_delete = OFF").fetchall()
+    """As `EventLog.replace`."""
+    connection.execute("BEGIN IMMEDIATE")
+    replaced = connection.execute(
+        """
+        UPDATE log_batches SET data = ?, min_occurred_us = ?, max_occurred_us = ?
+        WHERE project_id = (SELECT id FROM log_projects WHERE name = ?)
+            AND last_position = ? AND first_position = ? AND data = ?
+        RETURNING id
+        """,
+        (
+            after.data,
+            after.min_occurred_us,
+            after.max_occurred_us,
+            project,
+            before.last_position,
+            before.first_position,
+            before.data,
+        ),
+    ).fetchall()
+    if replaced:
+        connection.execute(
+            "UPDATE log_projects SET kept_bytes = kept_bytes + ? WHERE name = ?",
+            (len(after.data) - len(before.data), project),
+        )
+    connection.execute("COMMIT")
+    return bool(replaced)
 
 
 def scrub(connection: sqlite3.Connection) -> bool:
     """As `EventLog.scrub`; False when a reader was in the way."""
-    (trimmed,) = connection.execute(
-        "SELECT EXISTS (SELECT 1 FROM log_projects WHERE complete_since_us IS NOT NULL)"
-    ).fetchone()
-    if trimmed:
-        # Trimming does not overwrite: what it freed is in free pages and in the slack of used ones.
-        connection.execute("VACUUM")
+    # Nothing less does: what `secure_delete` leaves alone is the slack of pages whose rows were moved to others.
+    connection.execute("VACUUM")
     (busy, _, _) = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
     return not busy
 
