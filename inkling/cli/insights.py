@@ -63,6 +63,23 @@ def check(file: QueryFile, dialect: DialectOption = DialectName.STRICT) -> None:
     sys.stdout.write(f"{query.name}: {len(query.warnings)} warnings\n" if query.warnings else f"{query.name}: fine\n")
 
 
+@app.command("format")
+def format_(file: QueryFile, dialect: DialectOption = DialectName.STRICT) -> None:
+    """Prints a query laid out afresh, one clause and one condition a line."""
+    try:
+        from services.insights.language.diagnostics import QueryError, with_caret
+        from services.insights.language.format import format_text
+        from services.insights.language.tree import Dialect
+    except ModuleNotFoundError as error:
+        _not_installed(error)
+    text = _read(file)
+    try:
+        sys.stdout.write(format_text(text, Dialect(dialect.value)))
+    except QueryError as error:
+        sys.stderr.write("\n".join(with_caret(text, each) for each in error.errors) + "\n")
+        raise typer.Exit(1) from None
+
+
 def _read(file: Path) -> str:
     if str(file) == "-":
         return sys.stdin.read()

@@ -120,7 +120,7 @@ class _Run:
                 return self._select(node)
             case Gather():
                 selected = self._select(node.select)
-                return Value((tuple(item for item in selected.items if item is not None),), False)  # type: ignore[arg-type, misc]
+                return Value((tuple(item for item in selected.items if item is not None),), False)  # type: ignore[misc]
             case Not():
                 inner = self.value(node.condition, rows, kept)
                 return Value([item is not True for item in inner.items], inner.vector)

@@ -131,7 +131,8 @@ class Builder(Transformer[LarkToken, Query]):
         closing = items[-1]
         given = [item for item in items[:-1] if item is not None and not isinstance(item, LarkToken)]
         arguments = tuple(Subselect(*item) if isinstance(item, SelectParts) else bare(item) for item in given)
-        return Call(_name(name), arguments, _span(name).to(_span(closing)))
+        function = Name(_token(name).text.upper(), _span(name))
+        return Call(function, arguments, _span(name).to(_span(closing)))
 
     def column(self, name: LarkToken) -> Reference:
         """A column."""

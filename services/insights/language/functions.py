@@ -61,7 +61,7 @@ def only_literals(node: Node) -> bool:
 
 def check(checker: "Checker", call: syntax.Call, source: SourceSchema | None) -> Node | None:
     """A call as a typed node; None after noting what is wrong."""
-    name = call.function.text.upper()
+    name = call.function.text
     known = signatures(checker.dialect)
     if name not in known:
         if name in EXTENDED_SIGNATURES:
@@ -81,7 +81,7 @@ def _arity(checker: "Checker", call: syntax.Call, least: int, most: int | None) 
     given = len(call.arguments)
     if least <= given and (most is None or given <= most):
         return True
-    name = call.function.text.upper()
+    name = call.function.text
     wanted = f"{least}" if least == most else (f"{least} or more" if most is None else f"{least} to {most}")
     message = f"{name} takes {wanted} arguments, not {given}"
     checker.wrong(Code.ARITY, message, call.span, signatures(checker.dialect)[name])
@@ -118,7 +118,7 @@ def _aggregate(
 def _within(checker: "Checker", call: syntax.Call, source: SourceSchema | None, *, inside: bool) -> Node | None:
     if not _arity(checker, call, 4, 6 if checker.dialect is Dialect.EXTENDED else 4):
         return None
-    name = call.function.text.upper()
+    name = call.function.text
     operand = checker.scalar(call.arguments[0], source, (Kind.DATETIME,), f"the first argument of {name} is")
     given = [
         _period_part(checker, each, source, f"{part} of {name}")

@@ -52,7 +52,7 @@ class Chain:
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """A function's name, as written, and its arguments."""
+    """A function's name, in capitals whatever was written, and its arguments."""
 
     function: Name
     arguments: tuple["Syntax", ...]
