@@ -1,0 +1,363 @@
+"""The engine: the rows of all sources, the queries over them, and what each query says of each customer.
+
+Rows come and go (`replace_rows`), time passes (`advance`), queries come and go (`put`, `remove`); each of these keeps
+the totals current and queues the pairs of a customer and a query that it may concern. `settle` decides what is queued
+and says what changed. It does no I/O and starts no threads.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from services.insights.direct.evaluator import evaluate
+from services.insights.direct.outcome import Outcome, Rows
+from services.insights.engine.cells import DIGITS, QUEUED, longer, nbytes, new_queue, without
+from services.insights.engine.passes import CHUNK, Pass, Tables
+from services.insights.engine.plan import Plan, Total, Way
+from services.insights.engine.pools import Pools
+from services.insights.engine.programs import FROM_ROWS, Instruction, Programs, assemble, decide
+from services.insights.engine.recomputed import Timers, watched
+from services.insights.engine.rows import NewRows, RowNumbers, SourceRows
+from services.insights.engine.states import APPLIES, NOT, STATE, Change, Standing, States
+from services.insights.engine.tables import rows_of
+from services.insights.engine.vectors import Vectors
+from services.insights.language.sources import SourceSchema
+from services.insights.language.tree import CheckedQuery
+from services.kernel.interning import Interner
+from services.kernel.windows import MIN_US
+
+_STANDINGS = {"APPLIES": Standing.APPLIES, "NOT": Standing.NOT, "ERROR": Standing.ERROR}
+
+
+class _Built(NamedTuple):
+    """What is made of all plans together."""
+
+    passes: dict[str, Pass]
+    programs: Programs
+
+
+class Engine:
+    """One project's queries, by slot, over its retained rows. Not thread-safe."""
+
+    def __init__(self, schemas: Iterable[SourceSchema] = ()) -> None:
+        self.pools = Pools()
+        self.customers = Interner()
+        self.sources: dict[str, SourceRows] = {}
+        self.now_us = MIN_US
+        """The instant that states hold at."""
+        self.states = States()
+        self.recomputed = 0
+        """Evaluations from rows so far."""
+        self._plans: list[Plan | None] = []
+        self._totals: dict[Total, int] = {}
+        self._readers: dict[int, set[int]] = {}
+        self._next_total = 0
+        self._timers: dict[int, Timers] = {}
+        self._built: _Built | None = None
+        self._seen = 0
+        """Customers whose states are known to exist."""
+        self._tables = Tables.empty(new_queue())
+        self._scratch: tuple[NDArray[np.int64], NDArray[np.int64]] = (
+            np.zeros((1, DIGITS), np.int64),
+            np.zeros(DIGITS + 1, np.int64),
+        )
+        for schema in schemas:
+            self.add_source(schema)
+
+    def add_source(self, schema: SourceSchema) -> None:
+        """A source without rows yet. Does nothing when it is there."""
+        self.sources.setdefault(schema.name, SourceRows(schema))
+
+    @property
+    def nbytes(self) -> dict[str, int]:
+        """Memory held in arrays, in bytes: of rows, of totals, of states."""
+        return {
+            "rows": sum(rows.nbytes for rows in self.sources.values()),
+            "totals": nbytes(self._tables.counts) + nbytes(self._tables.sums),
+            "states": self.states.nbytes,
+        }
+
+    # Queries.
+
+    def plan_of(self, slot: int) -> Plan | None:
+        """The plan at a slot, or None."""
+        return self._plans[slot] if slot < len(self._plans) else None
+
+    def sharing(self, total: Total) -> int:
+        """How many queries read a total."""
+        number = self._totals.get(total)
+        return 0 if number is None else len(self._readers[number])
+
+    def put(self, plans: Sequence[Plan], slots: Sequence[int] | None = None) -> list[int]:
+        """Takes queries in, at slots of queries that they replace or at free ones; fills their totals from the rows.
+
+        All customers are queued for them; a replaced query's states stay until they are decided.
+        """
+        chosen = list(slots) if slots is not None else self._free(len(plans))
+        known = set(self._totals)
+        for slot, plan in zip(chosen, plans, strict=True):
+            if self._plans[slot] is not None:
+                self._release(slot)
+            self._take(slot, plan)
+        self._drop_unread()
+        self._built = None
+        self.states.reserve(len(self.customers), len(self._plans))
+        self._fill({number: total for total, number in self._totals.items() if total not in known})
+        everyone = np.arange(len(self.customers), dtype=np.int32)
+        for slot in chosen:
+            self._enqueue(everyone, slot)
+        return chosen
+
+    def remove(self, slot: int) -> NDArray[np.int32]:
+        """Lets a query go, with its states; returns the customers that it applied to."""
+        applied = self.states.customers(slot, Standing.APPLIES, len(self.customers))
+        self._release(slot)
+        self._drop_unread()
+        self._plans[slot] = None
+        self._unqueue(slot)
+        self.states.clear(slot)
+        self._built = None
+        return applied
+
+    def _free(self, count: int) -> list[int]:
+        free = [slot for slot, plan in enumerate(self._plans) if plan is None][:count]
+        while len(free) < count:
+            free.append(len(self._plans))
+            self._plans.append(None)
+        return free
+
+    def _take(self, slot: int, plan: Plan) -> None:
+        self._plans[slot] = plan
+        if plan.way is Way.RECOMPUTED:
+            self._timers[slot] = Timers(watched(plan.query))
+        for total in plan.totals:
+            number = self._totals.get(total)
+            if number is None:
+                number = self._totals[total] = self._next_total
+                self._next_total += 1
+                self._readers[number] = set()
+            self._readers[number].add(slot)
+
+    def _release(self, slot: int) -> None:
+        plan = self._plans[slot]
+        assert plan is not None, "the slot has a query"
+        self._timers.pop(slot, None)
+        for total in plan.totals:
+            self._readers[self._totals[total]].discard(slot)
+
+    def _drop_unread(self) -> None:
+        unread = {number for number, readers in self._readers.items() if not readers}
+        if unread:
+            self._totals = {total: number for total, number in self._totals.items() if number not in unread}
+            for number in unread:
+                del self._readers[number]
+            self._tables.counts = without(self._tables.counts, unread)
+            self._tables.sums = without(self._tables.sums, unread)
+
+    def _unqueue(self, slot: int) -> None:
+        queue = self._tables.queue
+        used = int(queue.used[0])
+        kept = np.flatnonzero(queue.queries[:used] != slot)
+        queue.customers[: len(kept)], queue.queries[: len(kept)] = queue.customers[kept], queue.queries[kept]
+        queue.used[0] = len(kept)
+
+    def _enqueue(self, customers: NDArray[np.int32], slot: int) -> None:
+        table = self.states.table
+        new = customers[(table[customers, slot] & QUEUED) == 0]
+        table[new, slot] |= QUEUED
+        queue = self._tables.queue = longer(self._tables.queue, len(new))
+        used = int(queue.used[0])
+        queue.customers[used : used + len(new)] = new
+        queue.queries[used : used + len(new)] = slot
+        queue.used[0] = used + len(new)
+
+    def _passes(self) -> _Built:
+        if self._built is None:
+            numbered = {number: total for total, number in self._totals.items()}
+            programs: list[list[Instruction] | None] = []
+            for plan in self._plans:
+                if plan is None or plan.way is Way.RECOMPUTED:
+                    programs.append(None)
+                else:
+                    numbers = [self._totals[total] for total in plan.totals]
+                    programs.append(
+                        [each if each.total < 0 else replace(each, total=numbers[each.total]) for each in plan.program]
+                    )
+            self._built = _Built(
+                {name: self._pass(name, numbered, quiet=False) for name in self.sources}, assemble(programs)
+            )
+        return self._built
+
+    def _pass(self, source: str, totals: dict[int, Total], *, quiet: bool) -> Pass:
+        readers = {number: [] if quiet else sorted(self._readers[number]) for number in totals}
+        return Pass(Vectors(self.sources[source], self.pools), totals, source, readers)
+
+    def _fill(self, totals: dict[int, Total]) -> None:
+        """Counts what the rows held now make of new totals."""
+        for name, rows in self.sources.items():
+            made = self._pass(name, totals, quiet=True)
+            for first in range(0, rows.store.count if len(made) else 0, CHUNK):
+                living = rows.alive(first, min(first + CHUNK, rows.store.count))
+                self._run(made, rows, living, 1)
+
+    # Rows.
+
+    def replace_rows(self, source: str, gone: Iterable[int], new: NewRows | None) -> None:
+        """Takes back the rows of some event ids (by hash), then adds rows. Customers of both are queued."""
+        rows = self.sources[source]
+        taken = rows.find(gone)
+        touched = [rows.store.columns.keys[taken]]
+        made = self._passes().passes[source]
+        if len(taken):
+            self._run(made, rows, taken, -1)
+            rows.remove(taken)
+        if new is not None and len(new.times):
+            self._welcome()
+            added = rows.append(new)
+            touched.append(new.customers)
+            for first in range(0, len(added), CHUNK):
+                self._run(made, rows, added[first : first + CHUNK], 1)
+        self._touch(source, np.unique(np.concatenate(touched)))
+        rows.compact()
+
+    def forget(self, customer: str) -> None:
+        """Takes all rows of a customer back."""
+        code = self.customers.find(customer)
+        if code is not None:
+            for name, rows in self.sources.items():
+                self.replace_rows(name, rows.store.columns.id_hashes[rows.of(code)].tolist(), None)
+
+    def _run(self, made: Pass, rows: SourceRows, numbers: RowNumbers, sign: int) -> None:
+        view = rows.view(numbers)
+        signs = np.full(len(numbers), sign, np.int8)
+        made.run(self._tables, self.states.table, view, made.inside(view.times, self.now_us), signs)
+
+    def _welcome(self) -> None:
+        """New customers: every query is to be decided for them, whatever their rows are."""
+        count = len(self.customers)
+        self.states.reserve(count, len(self._plans))
+        new = np.arange(self._seen, count, dtype=np.int32)
+        self._seen = count
+        if len(new):
+            for slot, plan in enumerate(self._plans):
+                if plan is not None:
+                    self._enqueue(new, slot)
+
+    def _touch(self, source: str, customers: NDArray[np.int32]) -> None:
+        for slot in self._timers:
+            plan = self._plans[slot]
+            if plan is not None and source in plan.sources:
+                self._enqueue(customers, slot)
+
+    # Time.
+
+    def advance(self, now_us: int) -> None:
+        """Moves to an instant, never back."""
+        before = self.now_us
+        if now_us <= before:
+            return
+        self.now_us = now_us
+        for name, made in self._passes().passes.items():
+            self._advance(made, self.sources[name], before)
+        for slot, timers in self._timers.items():
+            self._enqueue(timers.take_due(now_us), slot)
+
+    def _advance(self, made: Pass, rows: SourceRows, before_us: int) -> None:
+        """Takes away the rows that fell behind a range's start and adds those that its end has reached."""
+        moved: list[tuple[int, int, RowNumbers]] = []
+        for each, place in made.ranges.items():
+            if each.everything:
+                continue
+            lower, upper = each.bounds_us(before_us)
+            new_lower, new_upper = each.bounds_us(self.now_us)
+            if new_lower > lower:
+                moved.append((place, -1, rows.between(lower, min(new_lower, upper))))
+            if new_upper > upper:
+                moved.append((place, 1, rows.between(max(upper, new_lower), new_upper)))
+        moved = [each for each in moved if len(each[2])]
+        if not moved:
+            return
+        numbers = np.concatenate([each[2] for each in moved])
+        places = np.concatenate([np.full(len(each[2]), each[0]) for each in moved])
+        signs = np.concatenate([np.full(len(each[2]), each[1], np.int8) for each in moved])
+        for first in range(0, len(numbers), CHUNK):
+            chunk = slice(first, first + CHUNK)
+            inside = places[chunk] == np.arange(len(made.ranges))[:, None]
+            made.run(self._tables, self.states.table, rows.view(numbers[chunk]), inside, signs[chunk])
+
+    # Decisions.
+
+    @property
+    def queued(self) -> int:
+        """How many pairs are to be decided."""
+        return int(self._tables.queue.used[0])
+
+    def settle(self) -> list[Change]:
+        """Decides what is queued; returns what changed, in no certain order."""
+        tables, queue = self._tables, self._tables.queue
+        used = int(queue.used[0])
+        if not used:
+            return []
+        customers, queries = queue.customers[:used].copy(), queue.queries[:used].copy()
+        queue.used[0] = 0
+        verdicts = np.zeros(used, np.int8)
+        decide(self._passes().programs, tables.counts, tables.sums, customers, queries, verdicts, *self._scratch)
+        after = np.where(verdicts == 1, np.uint8(APPLIES), np.uint8(NOT))
+        for i in np.flatnonzero(verdicts == FROM_ROWS).tolist():
+            after[i] = self._from_rows(int(queries[i]), int(customers[i]))
+        table = self.states.table
+        before = table[customers, queries] & STATE
+        table[customers, queries] = after
+        # Of a customer that was not known before nothing was said, and nothing need be said while it does not apply.
+        told = np.flatnonzero((before != after) & ~((before == 0) & (after == NOT)))
+        found = (array[told].tolist() for array in (queries, customers, before, after))
+        changes = [
+            Change(query, key, Standing(was), Standing(now)) for query, key, was, now in zip(*found, strict=True)
+        ]
+        self.states.note(changes, self.now_us)
+        return changes
+
+    def _from_rows(self, slot: int, customer: int) -> int:
+        plan = self._plans[slot]
+        assert plan is not None, "only queries that are there are queued"
+        self.recomputed += 1
+        outcome = self.outcome(plan.query, customer, self.now_us)
+        timers = self._timers.get(slot)
+        if timers is not None:
+            timers.set(customer, timers.next_change_us(self.sources, customer, self.now_us))
+        return int(_STANDINGS[outcome.state])
+
+    # Answers.
+
+    def tables(self, customer: int, sources: Iterable[str]) -> dict[str, Rows]:
+        """A customer's rows of some sources, for the direct evaluator."""
+        return {name: rows_of(self.sources[name], self.pools, customer) for name in sources}
+
+    def outcome(self, query: CheckedQuery, customer: int, now_us: int) -> Outcome:
+        """What a query says of a customer at an instant, from the rows, with the reasons."""
+        return evaluate(query, self.tables(customer, self.sources), now_us)
+
+    def until_us(self, slot: int, customer: int) -> int | None:
+        """The next now at which time alone can change a query's answer about a customer, or None."""
+        plan = self._plans[slot]
+        if plan is None:
+            return None
+        timers = self._timers.get(slot)
+        if timers is not None:
+            return timers.next_change_us(self.sources, customer, self.now_us)
+        found: list[int] = []
+        for block in plan.blocks:
+            if block.range.everything:
+                continue
+            rows = self.sources[block.source]
+            view = rows.view(rows.of(customer))
+            kept = np.ones(len(view), np.bool_)
+            vectors = Vectors(rows, self.pools)
+            for condition in block.conditions:
+                kept &= vectors.condition(condition)(view)
+            at = block.range.next_change_us(view.times[kept], self.now_us)
+            found += [] if at is None else [at]
+        return min(found, default=None)

@@ -1,0 +1,221 @@
+"""Closing programs: from a customer's totals to the verdict of a query, on a small stack machine.
+
+All queries' programs lie one after the other, and one compiled loop decides every pair of a customer and a query that
+is queued. Numbers are doubles; NaN is undefined; booleans are 0 and 1.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from services.insights.engine.cells import DIGITS, LOWEST, Cells, find_cell
+from services.kernel.aggregates.summing import add_double, round_digits, split_double
+from services.kernel.jit import compiled
+
+
+class Op(IntEnum):
+    """What an instruction does with the stack."""
+
+    CONSTANT = 0
+    """Pushes `number`."""
+    COUNT = 1
+    """Pops `count` numbers; pushes how many of them are defined, and the count of the total if it is not -1."""
+    SUM = 2
+    """Pops `count` numbers; pushes their exact sum with that of the total, rounded once; undefined ones are skipped."""
+    ADD = 3
+    SUBTRACT = 4
+    MULTIPLY = 5
+    DIVIDE = 6
+    NEGATE = 7
+    ABSOLUTE = 8
+    EQUAL = 9
+    NOT_EQUAL = 10
+    GREATER = 11
+    GREATER_OR_EQUAL = 12
+    LESS = 13
+    LESS_OR_EQUAL = 14
+    IN = 15
+    """Pops `count` numbers and then one: whether it is among them."""
+    AND = 16
+    OR = 17
+    NOT = 18
+
+
+@dataclass(frozen=True, slots=True)
+class Instruction:
+    """One step of a program."""
+
+    op: Op
+    number: float = 0.0
+    total: int = -1
+    count: int = 0
+
+
+class Programs(NamedTuple):
+    """Programs as arrays, one entry for each instruction."""
+
+    ops: NDArray[np.int32]
+    numbers: NDArray[np.float64]
+    totals: NDArray[np.int32]
+    counts: NDArray[np.int32]
+    starts: NDArray[np.int32]
+    """By query: its first instruction; -1 when it has no program."""
+    stops: NDArray[np.int32]
+    stack: NDArray[np.float64]
+    """Room for the deepest."""
+
+
+FALSE, TRUE, FROM_ROWS = 0, 1, 2
+"""Verdicts: FROM_ROWS when a total holds numbers that its digits cannot, or there is no program."""
+
+
+def assemble(programs: Sequence[Sequence[Instruction] | None]) -> Programs:
+    """Puts programs, by query, one after the other."""
+    flat = [each for program in programs if program for each in program]
+    starts, stops, at = [], [], 0
+    for program in programs:
+        starts.append(at if program else -1)
+        at += len(program or ())
+        stops.append(at)
+    depth = max((len(program or ()) for program in programs), default=0)
+    return Programs(
+        np.array([each.op for each in flat], np.int32),
+        np.array([each.number for each in flat], np.float64),
+        np.array([each.total for each in flat], np.int32),
+        np.array([each.count for each in flat], np.int32),
+        np.array(starts, np.int32),
+        np.array(stops, np.int32),
+        np.zeros(depth + 1, np.float64),
+    )
+
+
+@compiled
+def decide(
+    programs: Programs,
+    counts: Cells,
+    sums: Cells,
+    customers: NDArray[np.int32],
+    queries: NDArray[np.int32],
+    verdicts: NDArray[np.int8],
+    scratch: NDArray[np.int64],
+    rounding: NDArray[np.int64],
+) -> None:
+    """The verdict of each pair. `scratch` has one row of DIGITS, `rounding` DIGITS + 1 entries."""
+    for i in range(len(customers)):
+        start = programs.starts[queries[i]]
+        if start < 0:
+            verdicts[i] = FROM_ROWS
+        else:
+            stop = programs.stops[queries[i]]
+            verdicts[i] = _run(programs, start, stop, counts, sums, customers[i], scratch, rounding)
+
+
+@compiled
+def _run(
+    programs: Programs,
+    start: int,
+    stop: int,
+    counts: Cells,
+    sums: Cells,
+    customer: int,
+    scratch: NDArray[np.int64],
+    rounding: NDArray[np.int64],
+) -> int:
+    stack = programs.stack
+    top = -1
+    for at in range(start, stop):
+        op = programs.ops[at]
+        if op == 0:
+            top += 1
+            stack[top] = programs.numbers[at]
+        elif op == 1:
+            found = 0.0
+            for _ in range(programs.counts[at]):
+                found += 0.0 if np.isnan(stack[top]) else 1.0
+                top -= 1
+            if programs.totals[at] >= 0:
+                cell = find_cell(counts, programs.totals[at], customer)
+                if cell >= 0:
+                    found += counts.counts[cell]
+            top += 1
+            stack[top] = found
+        elif op == 2:
+            for d in range(DIGITS):
+                scratch[0, d] = 0
+            if programs.totals[at] >= 0:
+                cell = find_cell(sums, programs.totals[at], customer)
+                if cell >= 0:
+                    if sums.wide[cell] != 0:
+                        return FROM_ROWS
+                    for d in range(DIGITS):
+                        scratch[0, d] = sums.digits[cell, d]
+            for _ in range(programs.counts[at]):
+                value = stack[top]
+                top -= 1
+                if not np.isnan(value):
+                    bits = int(np.float64(value).view(np.int64))
+                    mantissa, digit, _shift = split_double(bits)
+                    if mantissa != 0:
+                        if digit < LOWEST or digit + 3 > LOWEST + DIGITS:
+                            return FROM_ROWS
+                        add_double(scratch, 0, LOWEST, bits, 1)
+            top += 1
+            stack[top] = round_digits(scratch, 0, LOWEST, rounding)
+        elif op == 7:
+            stack[top] = -stack[top]
+        elif op == 8:
+            stack[top] = abs(stack[top])
+        elif op == 18:
+            stack[top] = 1.0 - stack[top]
+        elif op == 15:
+            size = programs.counts[at]
+            value = stack[top - size]
+            found = 0.0
+            for j in range(size):
+                if stack[top - j] == value:
+                    found = 1.0
+            top -= size
+            stack[top] = found
+        else:
+            top -= 1
+            stack[top] = _binary(op, stack[top], stack[top + 1])
+    return TRUE if stack[0] == 1.0 else FALSE
+
+
+@compiled
+def _binary(op: int, x: float, y: float) -> float:
+    if op <= 6:
+        if op == 3:
+            z = x + y
+        elif op == 4:
+            z = x - y
+        elif op == 5:
+            z = x * y
+        elif y == 0.0:
+            z = np.nan
+        else:
+            z = x / y
+        return z if np.isfinite(z) else np.nan
+    holds = False
+    if op == 9:
+        holds = x == y
+    elif op == 10:
+        # With an undefined side neither is less.
+        holds = x < y or x > y
+    elif op == 11:
+        holds = x > y
+    elif op == 12:
+        holds = x >= y
+    elif op == 13:
+        holds = x < y
+    elif op == 14:
+        holds = x <= y
+    elif op == 16:
+        holds = x == 1.0 and y == 1.0
+    elif op == 17:
+        holds = x == 1.0 or y == 1.0
+    return 1.0 if holds else 0.0

@@ -1,0 +1,109 @@
+"""What each query says of each customer, since when; and what changed.
+
+A state is a byte for each pair of a customer and a query. Since when it holds is kept only for pairs that changed.
+"""
+
+from enum import IntEnum
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from services.insights.engine.cells import Cells, find_cell, new_cells, put_number, with_room
+from services.kernel.rows import grown
+
+UNKNOWN, NOT, APPLIES, ERROR = 0, 1, 2, 3
+STATE = np.uint8(0x7F)
+"""The bits of a state without that which says that the pair is queued."""
+
+
+class Standing(IntEnum):
+    """What a query says of a customer."""
+
+    UNKNOWN = UNKNOWN
+    """Not evaluated: no such customer, or the query is not active."""
+    NOT = NOT
+    APPLIES = APPLIES
+    ERROR = ERROR
+
+
+class Change(NamedTuple):
+    """A state that became another."""
+
+    query: int
+    customer: int
+    before: Standing
+    after: Standing
+
+
+class States:
+    """States by customer and query, both codes from 0."""
+
+    def __init__(self) -> None:
+        self.table: NDArray[np.uint8] = np.zeros((64, 8), np.uint8)
+        self._since: Cells = new_cells(0)
+
+    @property
+    def nbytes(self) -> int:
+        """Memory held, in bytes."""
+        return self.table.nbytes + sum(array.nbytes for array in self._since)
+
+    def reserve(self, customers: int, queries: int) -> None:
+        """Makes room for so many."""
+        rows, columns = self.table.shape
+        if queries > columns:
+            wider = np.zeros((rows, max(queries, 2 * columns)), np.uint8)
+            wider[:, :columns] = self.table
+            self.table = wider
+        if customers > rows:
+            self.table = grown(self.table, max(customers, 2 * rows))
+
+    def of(self, customer: int, query: int) -> Standing:
+        """The state of a pair."""
+        if customer >= len(self.table):
+            return Standing.UNKNOWN
+        return Standing(int(self.table[customer, query] & STATE))
+
+    def since_us(self, customer: int, query: int) -> int | None:
+        """Since when a pair has its state; None: it never had another."""
+        cell = int(find_cell(self._since, query, customer))
+        return None if cell < 0 else int(self._since.counts[cell])
+
+    def note(self, changes: list[Change], now_us: int) -> None:
+        """Remembers since when."""
+        if not changes:
+            return
+        self._since = with_room(self._since, len(changes))
+        for change in changes:
+            put_number(self._since, change.query, change.customer, now_us)
+
+    def customers(self, query: int, state: Standing, count: int) -> NDArray[np.int32]:
+        """The customers, among so many, of whom a query says something."""
+        return np.flatnonzero((self.table[:count, query] & STATE) == state).astype(np.int32)
+
+    def clear(self, query: int) -> None:
+        """A query is gone: nothing is known of it."""
+        self.table[:, query] = 0
+
+    def dump(self, customers: int) -> dict[str, NDArray[np.generic]]:
+        """The states as arrays."""
+        used = int(self._since.used[0])
+        return {
+            "table": self.table[:customers] & STATE,
+            "since_keys": self._since.keys[:used],
+            "since_us": self._since.counts[:used],
+        }
+
+    def load(self, arrays: dict[str, NDArray[np.generic]], slots: dict[int, int], customers: int, queries: int) -> None:
+        """Takes the states back; `slots` says which query each one of the dump is now."""
+        self.table = np.zeros((max(64, customers), max(8, queries)), np.uint8)
+        self._since = with_room(new_cells(0), len(arrays["since_us"]) + 1)
+        dumped = np.asarray(arrays["table"], np.uint8)
+        for old, new in slots.items():
+            if old < dumped.shape[1]:
+                self.table[: len(dumped), new] = dumped[:, old]
+        keys = np.asarray(arrays["since_keys"], np.int64)
+        for key, since in zip(keys.tolist(), np.asarray(arrays["since_us"]).tolist(), strict=True):
+            new_slot = slots.get(key >> 32)
+            if new_slot is not None:
+                put_number(self._since, new_slot, key & 0xFFFFFFFF, since)
