@@ -1,0 +1,210 @@
+"""One rule's state for all users, and its decisions."""
+
+from collections import Counter
+from collections.abc import Iterator
+from decimal import Context
+from enum import StrEnum
+
+from services.insights.rules.actions import Action, Effect, RuleResult, RuleStatistics
+from services.insights.rules.compile import CompiledRule
+from services.insights.rules.definitions import ActionKind
+from services.insights.rules.tally import Edge, Event, Stepper, Track
+
+_EDGE_EFFECTS = {ActionKind.FIRE_EVENT: Effect.FIRE_EVENT, ActionKind.WEBHOOK: Effect.WEBHOOK}
+
+
+class Past(StrEnum):
+    """What becomes of what happened in the past."""
+
+    LATENESS = "lateness"
+    """Each rule's allowed lateness says it."""
+    QUIET = "quiet"
+    """It changes values and asks for nothing: a new rule is filled from the log."""
+    ASKED = "asked"
+    """It is acted upon however long ago: a new rule is filled from the log, and its owner asked for it."""
+
+
+class Holding:
+    """How many rules have set each property of each user: it is withdrawn with the last of them."""
+
+    def __init__(self) -> None:
+        self._counts = Counter[tuple[str, str, str]]()
+
+    def set(self, place: tuple[str, str, str]) -> None:
+        """One more rule has set it."""
+        self._counts[place] += 1
+
+    def unset(self, place: tuple[str, str, str]) -> bool:
+        """One rule less; whether it was the last."""
+        self._counts[place] -= 1
+        if self._counts[place] > 0:
+            return False
+        del self._counts[place]
+        return True
+
+
+class RuleState:
+    """The tracks of a rule's users, and what the rule decides."""
+
+    def __init__(self, compiled: CompiledRule, arithmetic: Context, holding: Holding) -> None:
+        self.compiled = compiled
+        self.rule = compiled.rule
+        self.tracks: dict[str, Track] = {}
+        self.stepper = Stepper(compiled, arithmetic)
+        self.rejected = 0
+        self.past_edges = 0
+        self.asked = 0
+        self._holding = holding
+
+    def count(self, user: str, event: Event, t_us: int, past: Past) -> Iterator[Action]:
+        """Counts an event; gives what is to be done."""
+        track = self.tracks.get(user)
+        if track is None:
+            track = self.tracks[user] = Track()
+        is_last = not track.events or event[:2] > track.events[-1][:2]
+        edges = track.add(event, self.stepper)
+        yield from self._edges(user, track, edges, t_us, past)
+        yield from self.show(user, track, event if is_last else None, t_us, past)
+
+    def discount(self, user: str, at_us: int, event_id: str, t_us: int, past: Past) -> Iterator[Action]:
+        """Takes an event out; gives what is to be done."""
+        track = self.tracks.get(user)
+        if track is not None:
+            edges = track.remove(at_us, event_id, self.stepper)
+            yield from self._edges(user, track, edges, t_us, past)
+            yield from self.show(user, track, None, t_us, past)
+
+    def _edges(self, user: str, track: Track, edges: list[Edge], t_us: int, past: Past) -> Iterator[Action]:
+        effect = _EDGE_EFFECTS.get(self.rule.action.kind)
+        for edge in edges:
+            track.done = edge.ordinal
+            if effect is None:
+                continue
+            if not self._is_timely(edge, t_us, past):
+                self.past_edges += 1
+                continue
+            self.asked += 1
+            rule, total = self.rule, edge.sum if self.rule.sum else None
+            yield Action(
+                edge.event.at_us,
+                t_us - 1,
+                rule.rule_id,
+                rule.version,
+                user,
+                effect,
+                rule.action_name,
+                None,
+                edge.count,
+                total,
+                edge.ordinal,
+                edge.event.event_id,
+            )
+
+    def _is_timely(self, edge: Edge, t_us: int, past: Past) -> bool:
+        if past is not Past.LATENESS:
+            return past is Past.ASKED
+        return self.rule.allow_late_fire or t_us - 1 - edge.event.at_us <= self.rule.allowed_lateness_us
+
+    def show(self, user: str, track: Track, cause: Event | None, t_us: int, past: Past) -> Iterator[Action]:
+        """Sets or withdraws the property when what holds is not what is shown. `cause` is the event that came, when
+        it came after all others.
+        """
+        rule = self.rule
+        if rule.action.kind is not ActionKind.SET_PROPERTY:
+            return
+        holds = track.tally.edges > 0 if rule.reset else track.tally.met
+        if holds == track.shown:
+            return
+        track.shown = holds
+        if not holds:
+            yield from self.withdraw(user, track, t_us - 1, cause)
+        elif past is not Past.QUIET and not track.is_set:
+            track.is_set = True
+            self._holding.set(self._place(user))
+            yield self._move(user, track, Effect.SET_PROPERTY, t_us - 1, cause)
+
+    def withdraw(self, user: str, track: Track, now_us: int, cause: Event | None = None) -> Iterator[Action]:
+        """Withdraws the property if this rule has set it, is not sticky, and no other rule holds it."""
+        if not track.is_set or self.rule.sticky:
+            return
+        track.is_set = False
+        if self._holding.unset(self._place(user)):
+            yield self._move(user, track, Effect.UNSET_PROPERTY, now_us, cause)
+
+    def _move(self, user: str, track: Track, effect: Effect, now_us: int, cause: Event | None) -> Action:
+        rule, tally = self.rule, track.tally
+        track.moves += 1
+        self.asked += 1
+        return Action(
+            cause.at_us if cause else now_us,
+            now_us,
+            rule.rule_id,
+            rule.version,
+            user,
+            effect,
+            rule.action_name,
+            rule.action.value if effect is Effect.SET_PROPERTY else None,
+            tally.count,
+            tally.sum if rule.sum else None,
+            track.moves,
+            cause.event_id if cause else "",
+        )
+
+    def move_to(self, holding: Holding, old: "RuleState | None", now_us: int) -> Iterator[Action]:
+        """Joins the rules that share `holding`, and takes over what an older version of the rule had set; gives what
+        is withdrawn, because the new one does not say it.
+        """
+        self._holding = holding
+        for user, track in self.tracks.items():
+            before = old.tracks.get(user) if old and old._place(user) == self._place(user) else None
+            if track.is_set or (track.shown and before is not None and before.is_set):
+                track.is_set = True
+                holding.set(self._place(user))
+        if old is not None:
+            for user, track in old.tracks.items():
+                yield from old.withdraw(user, track, now_us)
+
+    def _place(self, user: str) -> tuple[str, str, str]:
+        return self.rule.user_key, user, self.rule.action_name
+
+    def result(self, user: str, t_us: int) -> RuleResult | None:
+        """What the rule says of a user; None when it counted nothing."""
+        track = self.tracks.get(user)
+        if track is None or not (track.events or track.base.since_us):
+            return None
+        rule, tally, end_us = self.rule, track.tally, self.compiled.end_us
+        return RuleResult(
+            rule.rule_id,
+            rule.version,
+            user,
+            tally.met,
+            tally.since_us,
+            tally.count,
+            tally.sum if rule.sum else None,
+            tally.edges,
+            rule.compatible_name,
+            track.is_set,
+            end_us is not None and t_us >= end_us,
+        )
+
+    def statistics(self) -> RuleStatistics:
+        """What the rule has done."""
+        held = [track for track in self.tracks.values() if track.events]
+        holding = sum(track.tally.met for track in held)
+        events = sum(len(track.events) for track in held)
+        return RuleStatistics(len(held), holding, events, self.asked, self.past_edges, self.rejected)
+
+    def forget(self, user: str) -> list[str]:
+        """All of a user's state goes; gives the ids of the events."""
+        track = self.tracks.pop(user, None)
+        if track is None:
+            return []
+        if track.is_set:
+            self._holding.unset(self._place(user))
+        return [event.event_id for event in track.events]
+
+    def trim(self, before_us: int) -> Iterator[str]:
+        """Lets old events go; gives their ids."""
+        for track in self.tracks.values():
+            for event in track.trim(before_us):
+                yield event.event_id
