@@ -14,6 +14,7 @@ from typing import Any, Protocol
 from services.insights.direct import evaluator as direct
 from services.insights.direct.evaluator import EvaluationError, Value
 from services.insights.direct.outcome import Cell, Outcome, Rows, State
+from services.insights.engine.alone import IncrementalEvaluator
 from services.insights.language.check import check_expression, check_query, check_term
 from services.insights.language.diagnostics import QueryError
 from services.insights.language.sources import SourceSchema, sources_of, transactions
@@ -53,7 +54,7 @@ class DirectEvaluator:
 
 def evaluators() -> tuple[Evaluator, ...]:
     """Every evaluator a case must pass."""
-    return (DirectEvaluator(),)
+    return (DirectEvaluator(), IncrementalEvaluator())
 
 
 @dataclass(frozen=True, slots=True)
