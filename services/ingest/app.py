@@ -2,6 +2,7 @@
 
 import asyncio
 import secrets
+import socket
 import sys
 from collections.abc import AsyncIterator, Awaitable
 from concurrent.futures import ThreadPoolExecutor
@@ -17,11 +18,13 @@ from inkling.ingest.v1 import (
     dead_letter_service_pb2,
     ingest_service_pb2,
     project_service_pb2,
+    subject_service_pb2,
 )
 from inkling.ingest.v1.archive_service_pb2_grpc import add_ArchiveServiceServicer_to_server
 from inkling.ingest.v1.collection_service_pb2_grpc import add_CollectionServiceServicer_to_server
 from inkling.ingest.v1.dead_letter_service_pb2_grpc import add_DeadLetterServiceServicer_to_server
 from inkling.ingest.v1.project_service_pb2_grpc import add_ProjectServiceServicer_to_server
+from inkling.ingest.v1.subject_service_pb2_grpc import add_SubjectServiceServicer_to_server
 from services.ingest import (
     archive,
     servicer_archive,
@@ -29,12 +32,16 @@ from services.ingest import (
     servicer_dead_letters,
     servicer_ingest,
     servicer_projects,
+    servicer_subjects,
 )
 from services.ingest.appender import Appender, Limits
 from services.ingest.archive import Archive, ArchivePolicy
+from services.ingest.archive.erasing import ArchiveEraser
+from services.ingest.archive.index import ArchiveIndex
 from services.ingest.collections import Collections
 from services.ingest.dead_letters import DeadLetters
 from services.ingest.decode import Decoder
+from services.ingest.erasure import Eraser
 from services.ingest.log import EventLog, open_log
 from services.ingest.metrics import IngestMetrics
 from services.ingest.projects import Projects
@@ -45,13 +52,18 @@ from services.ingest.servicer_collections import CollectionServicer
 from services.ingest.servicer_dead_letters import DeadLetterServicer
 from services.ingest.servicer_ingest import IngestServicer
 from services.ingest.servicer_projects import ProjectServicer
+from services.ingest.servicer_subjects import ErasureOperations, SubjectServicer
 from services.ingest.settings import IngestSettings
 from services.ingest.store import MIGRATIONS, CollectionStore, DeadLetterStore, ProjectStore
 from services.ingest.subscriptions import Subscriptions
 from services.ingest.warming import warm
+from services.runtime import erasures, operations
 from services.runtime.blobs import FolderBlobStore
 from services.runtime.clocks import Clock, SystemClock
 from services.runtime.database import Database
+from services.runtime.erasures import ErasureStore
+from services.runtime.operations import OperationRunner
+from services.runtime.operations_service import operations_service
 from services.runtime.paging import PageTokens
 from services.runtime.server import Service, serve
 
@@ -65,7 +77,7 @@ _SWITCH_SECONDS = 0.0005
 class App:
     """Everything that is open."""
 
-    service: Service
+    services: tuple[Service, ...]
     ready: Awaitable[None]
     """Done when the first request will be answered as fast as the others."""
     registry: CollectorRegistry
@@ -75,7 +87,7 @@ async def main(settings: IngestSettings) -> None:
     """Serves until told to stop."""
     sys.setswitchinterval(_SWITCH_SECONDS)
     async with open_app(settings, SystemClock()) as app:
-        await serve(settings, (app.service,), ready=app.ready, registry=app.registry)
+        await serve(settings, app.services, ready=app.ready, registry=app.registry)
 
 
 @asynccontextmanager
@@ -83,9 +95,8 @@ async def open_app(settings: IngestSettings, clock: Clock) -> AsyncIterator[App]
     """Opens the database and the log, and keeps the archive and the retention going."""
     async with AsyncExitStack() as stack:
         executor = stack.enter_context(ThreadPoolExecutor(_THREADS, "ingest"))
-        database = await stack.enter_async_context(
-            Database.open(settings.database_url, (MIGRATIONS, archive.MIGRATIONS))
-        )
+        packages = (operations.MIGRATIONS, erasures.MIGRATIONS, MIGRATIONS, archive.MIGRATIONS)
+        database = await stack.enter_async_context(Database.open(settings.database_url, packages))
         log = await stack.enter_async_context(open_log(settings.log_url, tail_bytes=settings.log_tail_bytes))
         registry = CollectorRegistry()
         metrics = IngestMetrics(registry)
@@ -101,6 +112,18 @@ async def open_app(settings: IngestSettings, clock: Clock) -> AsyncIterator[App]
         archived = await stack.enter_async_context(
             _keeping_house(settings, database, log, projects, dead_letters, clock)
         )
+        archive_eraser = ArchiveEraser(ArchiveIndex(database), FolderBlobStore(settings.data_dir / "blobs"), archived)
+        eraser = Eraser(log, archive_eraser, dead_letters, projects, ErasureStore(database), clock)
+        erasing = ErasureOperations(eraser)
+        runner = await stack.enter_async_context(
+            OperationRunner.open(
+                database,
+                owner=f"ingest@{socket.gethostname()}",
+                domain=DOMAIN,
+                resumers={servicer_subjects.KIND: erasing.resume},
+                clock=clock,
+            )
+        )
         tokens = PageTokens.open(settings.paging_secret, settings.data_dir)
         subscriptions = Subscriptions(log, projects, executor, settings.idle_seconds)
         ingest = IngestServicer(
@@ -112,9 +135,10 @@ async def open_app(settings: IngestSettings, clock: Clock) -> AsyncIterator[App]
             CollectionServicer(collections, tokens),
             DeadLetterServicer(dead_letters, Replayer(appender, dead_letters), tokens),
             ProjectServicer(projects),
+            SubjectServicer(erasing, runner),
         )
         ready = asyncio.get_running_loop().run_in_executor(executor, warm, decoder)
-        yield App(service, ready, registry)
+        yield App((service, operations_service(runner, tokens, servicer_subjects.ROLES)), ready, registry)
 
 
 @asynccontextmanager
@@ -176,6 +200,7 @@ def _service(
     collections: CollectionServicer,
     dead_letters: DeadLetterServicer,
     projects: ProjectServicer,
+    subjects: SubjectServicer,
 ) -> Service:
     def register(server: grpc.aio.Server) -> None:
         ingest.register(server)
@@ -183,8 +208,16 @@ def _service(
         add_CollectionServiceServicer_to_server(collections, server)
         add_DeadLetterServiceServicer_to_server(dead_letters, server)
         add_ProjectServiceServicer_to_server(projects, server)
+        add_SubjectServiceServicer_to_server(subjects, server)
 
-    modules = (servicer_ingest, servicer_archive, servicer_collections, servicer_dead_letters, servicer_projects)
+    modules = (
+        servicer_ingest,
+        servicer_archive,
+        servicer_collections,
+        servicer_dead_letters,
+        servicer_projects,
+        servicer_subjects,
+    )
     return Service(
         name="ingest",
         domain=DOMAIN,
@@ -197,6 +230,7 @@ def _service(
             collection_service_pb2.DESCRIPTOR,
             dead_letter_service_pb2.DESCRIPTOR,
             project_service_pb2.DESCRIPTOR,
+            subject_service_pb2.DESCRIPTOR,
         ),
         endless_methods=frozenset({servicer_ingest.SUBSCRIBE}),
     )

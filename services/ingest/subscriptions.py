@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from services.ingest.log import EventLog, LogBatch
 from services.ingest.projects import Projects, ProjectSettings
 from services.kernel.columns import SHARDS, EventBatch, merge, shard_codes, to_ipc
+from services.kernel.erasing import ERASED_TYPE, MARKER_TYPE, of_type
 from services.runtime.errors import InvalidArgument, OutOfRange, Violation
 
 DEFAULT_BYTES = 4 * 1024 * 1024
@@ -149,4 +150,6 @@ def encode(batches: Sequence[LogBatch], after: int, subscription: Subscription) 
 
 def _of_shards(part: EventBatch, shards: Shards) -> EventBatch:
     codes = shard_codes(part, shards.attribute_key)
-    return part.take((codes >= shards.first) & (codes <= shards.last))
+    # What an erasure writes has no key, and concerns the followers of every shard.
+    everyones = of_type(part, ERASED_TYPE) | of_type(part, MARKER_TYPE)
+    return part.take(everyones | ((codes >= shards.first) & (codes <= shards.last)))

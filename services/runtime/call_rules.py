@@ -43,6 +43,10 @@ CALL_RULES: Mapping[str, Mapping[str, CallRule]] = {
         "ReplayDeadLetters": CallRule(60, idempotent=True),
         "PurgeDeadLetters": CallRule(60, idempotent=True),
     },
+    "inkling.ingest.v1.SubjectService": {
+        "EraseSubject": CallRule(30),
+        "GetErasureReceipt": _READ,
+    },
     "inkling.ingest.v1.ProjectService": {
         "GetProjectSettings": _READ,
         "UpdateProjectSettings": _CHANGE,
@@ -63,10 +67,21 @@ CALL_RULES: Mapping[str, Mapping[str, CallRule]] = {
         "ImportDefinition": CallRule(30),
         "ExportDefinition": _LIST,
     },
+    "inkling.features.v1.SubjectService": {
+        "EraseSubject": CallRule(30),
+        "GetErasureReceipt": _READ,
+    },
     "inkling.features.v1.ProfileService": {
         "GetProfile": _READ,
         "BatchGetProfiles": CallRule(15, idempotent=True),
         "WatchProfiles": _ENDLESS,
+        "ListProfiles": _LIST,
+        "GetProfileHistory": CallRule(120, idempotent=True),  # reads the archive
+        "ExplainValue": CallRule(120, idempotent=True),
+        "ExportProfiles": CallRule(30),
+        "ReadExportFile": CallRule(3600),
+        "ListExports": _LIST,
+        "DeleteExport": _CHANGE,
     },
     "inkling.features.v1.PropertyService": {
         "CreateProperty": _CHANGE,
@@ -83,6 +98,14 @@ CALL_RULES: Mapping[str, Mapping[str, CallRule]] = {
         "GetRollup": _READ,
         "ListRollups": _LIST,
         "DeleteRollup": _CHANGE,
+    },
+    "inkling.features.v1.DatasetService": {
+        "CreateDataset": CallRule(30),
+        "GetDataset": _READ,
+        "ListDatasets": _LIST,
+        "DeleteDataset": CallRule(60, idempotent=True),
+        "ReadDatasetFile": CallRule(3600),
+        "UploadDatasetRows": CallRule(3600),
     },
     "google.longrunning.Operations": {
         "ListOperations": _LIST,

@@ -15,12 +15,13 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
 from services.runtime.database import Database
-from services.runtime.errors import InvalidArgument, NotFound
+from services.runtime.errors import InvalidArgument, NotFound, Violation
 
 MIGRATIONS = "services.runtime.migrations.erasures"
 """The table, for `Database.open`."""
 
 PREFIX = "erasures/"
+_MAX_KEY, _MAX_VALUE, _MAX_REQUEST_ID = 64, 4096, 128
 
 _TABLE = sa.table(
     "erasures",
@@ -112,6 +113,19 @@ def parse_name(name: str) -> str:
     return erasure_id
 
 
+def check_request(attribute_key: str, key_value: str, request_id: str) -> None:
+    """Raises InvalidArgument for a request that names no subject."""
+    wrong = []
+    if not 1 <= len(attribute_key) <= _MAX_KEY:
+        wrong.append(Violation("attribute_key", f"has 1 to {_MAX_KEY} characters"))
+    if not key_value or len(key_value.encode()) > _MAX_VALUE:
+        wrong.append(Violation("key_value", f"has 1 to {_MAX_VALUE} bytes of UTF-8"))
+    if len(request_id) > _MAX_REQUEST_ID:
+        wrong.append(Violation("request_id", f"has at most {_MAX_REQUEST_ID} characters"))
+    if wrong:
+        raise InvalidArgument("the request names no subject", reason="BAD_KEY", violations=wrong)
+
+
 class ErasureStore:
     """Reads and writes erasures in a database opened with MIGRATIONS."""
 
@@ -166,20 +180,31 @@ class ErasureStore:
 
     async def note(self, erasure: Erasure, state: Mapping[str, Any]) -> None:
         """Stores how far it is."""
-        await self._update(erasure, state=json.dumps(dict(state)))
-
-    async def finish(self, erasure: Erasure, receipt: Receipt) -> None:
-        """Stores the receipt, and forgets the value."""
-        await self._update(erasure, value=None, state="{}", receipt=receipt.to_json())
-
-    async def scrub(self) -> None:
-        """Leaves nothing of what was deleted in the database's files (see `Database.scrub`)."""
-        await self._database.scrub()
-
-    async def _update(self, erasure: Erasure, **values: object) -> None:
         async with self._database.session() as session:
             await session.execute(
                 sa.update(_TABLE)
                 .where(_TABLE.c.project == erasure.project, _TABLE.c.erasure_id == erasure.erasure_id)
-                .values(**values)
+                .values(state=json.dumps(dict(state)))
             )
+
+    async def finish(self, erasure: Erasure, receipt: Receipt) -> None:
+        """Stores the receipt, and forgets the value: also of erasures of the same subject that began before.
+
+        They have come to nothing more: one that was cancelled, or failed, and was asked for again.
+        """
+        done = {"value": None, "state": "{}", "receipt": receipt.to_json()}
+        async with self._database.session() as session:
+            await session.execute(
+                sa.update(_TABLE)
+                .where(
+                    _TABLE.c.project == erasure.project,
+                    _TABLE.c.subject == erasure.subject,
+                    _TABLE.c.receipt.is_(None),
+                    _TABLE.c.create_time_us <= erasure.create_time_us,
+                )
+                .values(done)
+            )
+
+    async def scrub(self) -> None:
+        """Leaves nothing of what was deleted in the database's files (see `Database.scrub`)."""
+        await self._database.scrub()
