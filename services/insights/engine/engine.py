@@ -5,7 +5,7 @@ the totals current and queues the pairs of a customer and a query that it may co
 and says what changed. It does no I/O and starts no threads.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -55,7 +55,8 @@ class Engine:
         self._totals: dict[Total, int] = {}
         self._readers: dict[int, set[int]] = {}
         self._next_total = 0
-        self._timers: dict[int, Timers] = {}
+        self.timers: dict[int, Timers] = {}
+        """Of the queries that are recomputed, by slot."""
         self._built: _Built | None = None
         self._seen = 0
         """Customers whose states are known to exist."""
@@ -108,7 +109,7 @@ class Engine:
         self._fill({number: total for total, number in self._totals.items() if total not in known})
         everyone = np.arange(len(self.customers), dtype=np.int32)
         for slot in chosen:
-            self._enqueue(everyone, slot)
+            self.enqueue(everyone, slot)
         return chosen
 
     def remove(self, slot: int) -> NDArray[np.int32]:
@@ -122,6 +123,24 @@ class Engine:
         self._built = None
         return applied
 
+    def restore(
+        self, plans: Mapping[int, Plan], slots: Mapping[int, int], states: dict[str, NDArray[np.generic]]
+    ) -> None:
+        """Takes queries in with the states they had; `slots` says where each query of these states is now.
+
+        The rows must be there already. Queries without states are queued for everyone.
+        """
+        while len(self._plans) <= max(plans, default=-1):
+            self._plans.append(None)
+        for slot, plan in plans.items():
+            self._take(slot, plan)
+        self._built = None
+        customers = self._seen = len(self.customers)
+        self.states.load(states, dict(slots), customers, len(self._plans))
+        self._fill({number: total for total, number in self._totals.items()})
+        for slot in plans.keys() - set(slots.values()):
+            self.enqueue(np.arange(customers, dtype=np.int32), slot)
+
     def _free(self, count: int) -> list[int]:
         free = [slot for slot, plan in enumerate(self._plans) if plan is None][:count]
         while len(free) < count:
@@ -132,7 +151,7 @@ class Engine:
     def _take(self, slot: int, plan: Plan) -> None:
         self._plans[slot] = plan
         if plan.way is Way.RECOMPUTED:
-            self._timers[slot] = Timers(watched(plan.query))
+            self.timers[slot] = Timers(watched(plan.query))
         for total in plan.totals:
             number = self._totals.get(total)
             if number is None:
@@ -144,7 +163,7 @@ class Engine:
     def _release(self, slot: int) -> None:
         plan = self._plans[slot]
         assert plan is not None, "the slot has a query"
-        self._timers.pop(slot, None)
+        self.timers.pop(slot, None)
         for total in plan.totals:
             self._readers[self._totals[total]].discard(slot)
 
@@ -164,7 +183,8 @@ class Engine:
         queue.customers[: len(kept)], queue.queries[: len(kept)] = queue.customers[kept], queue.queries[kept]
         queue.used[0] = len(kept)
 
-    def _enqueue(self, customers: NDArray[np.int32], slot: int) -> None:
+    def enqueue(self, customers: NDArray[np.int32], slot: int) -> None:
+        """A query is to be decided for customers, each given once."""
         table = self.states.table
         new = customers[(table[customers, slot] & QUEUED) == 0]
         table[new, slot] |= QUEUED
@@ -244,13 +264,13 @@ class Engine:
         if len(new):
             for slot, plan in enumerate(self._plans):
                 if plan is not None:
-                    self._enqueue(new, slot)
+                    self.enqueue(new, slot)
 
     def _touch(self, source: str, customers: NDArray[np.int32]) -> None:
-        for slot in self._timers:
+        for slot in self.timers:
             plan = self._plans[slot]
             if plan is not None and source in plan.sources:
-                self._enqueue(customers, slot)
+                self.enqueue(customers, slot)
 
     # Time.
 
@@ -262,8 +282,8 @@ class Engine:
         self.now_us = now_us
         for name, made in self._passes().passes.items():
             self._advance(made, self.sources[name], before)
-        for slot, timers in self._timers.items():
-            self._enqueue(timers.take_due(now_us), slot)
+        for slot, timers in self.timers.items():
+            self.enqueue(timers.take_due(now_us), slot)
 
     def _advance(self, made: Pass, rows: SourceRows, before_us: int) -> None:
         """Takes away the rows that fell behind a range's start and adds those that its end has reached."""
@@ -295,6 +315,11 @@ class Engine:
         """How many pairs are to be decided."""
         return int(self._tables.queue.used[0])
 
+    def pairs_queued(self) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+        """The customers and the queries of the pairs that are to be decided."""
+        queue, used = self._tables.queue, self.queued
+        return queue.customers[:used], queue.queries[:used]
+
     def settle(self) -> list[Change]:
         """Decides what is queued; returns what changed, in no certain order."""
         tables, queue = self._tables, self._tables.queue
@@ -325,7 +350,7 @@ class Engine:
         assert plan is not None, "only queries that are there are queued"
         self.recomputed += 1
         outcome = self.outcome(plan.query, customer, self.now_us)
-        timers = self._timers.get(slot)
+        timers = self.timers.get(slot)
         if timers is not None:
             timers.set(customer, timers.next_change_us(self.sources, customer, self.now_us))
         return int(_STANDINGS[outcome.state])
@@ -345,7 +370,7 @@ class Engine:
         plan = self._plans[slot]
         if plan is None:
             return None
-        timers = self._timers.get(slot)
+        timers = self.timers.get(slot)
         if timers is not None:
             return timers.next_change_us(self.sources, customer, self.now_us)
         found: list[int] = []

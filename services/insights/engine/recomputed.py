@@ -65,6 +65,10 @@ class Timers:
         self.due_us[customer] = at
         self.next_us = min(self.next_us, at)
 
+    def restore(self, due_us: NDArray[np.int64]) -> None:
+        """Takes the instants of all customers back."""
+        self.due_us, self.next_us = due_us, int(due_us.min())
+
     def take_due(self, now_us: int) -> NDArray[np.int32]:
         """The customers whose instant has come; they have none until the next is set."""
         if now_us < self.next_us:
