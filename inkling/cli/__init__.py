@@ -10,6 +10,7 @@ import typer
 
 from inkling.cli import (
     collections,
+    datasets,
     dead_letters,
     definitions,
     features,
@@ -51,6 +52,7 @@ def make_app() -> typer.Typer:
     app.add_typer(definitions.app, name="definitions")
     app.add_typer(features.app, name="features")
     app.add_typer(insights.app, name="insights")
+    app.add_typer(datasets.app, name="datasets")
     app.add_typer(collections.app, name="collections")
     app.add_typer(dead_letters.app, name="dead-letters")
     app.add_typer(project.app, name="project")

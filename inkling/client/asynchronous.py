@@ -7,6 +7,7 @@ from typing import Literal, Self
 
 from inkling.client.batching import BatchOptions
 from inkling.client.collections import AsyncCollections
+from inkling.client.datasets import AsyncDatasets
 from inkling.client.dead_letters import AsyncDeadLetters
 from inkling.client.definitions import Applied, AsyncDefinitions
 from inkling.client.events import AsyncEvents
@@ -65,6 +66,7 @@ class AsyncClient:
         self.project = AsyncProject(self._transport)
         self.definitions = AsyncDefinitions(self._transport)
         self.profiles = AsyncProfiles(self._transport)
+        self.datasets = AsyncDatasets(self._transport)
 
     async def publish(self, definitions: Sequence[Definition]) -> list[Applied]:
         """Publishes groups and services, and waits until the groups are filled from the log."""

@@ -7,9 +7,11 @@ from datetime import timedelta
 
 import grpc
 from google.longrunning import operations_pb2
+from google.protobuf.empty_pb2 import Empty
 
 from inkling.client.transport import ServiceName, Transport
 from inkling.errors import DeadlineExceeded, OperationFailed, from_status
+from inkling.features.v1.dataset_service_pb2 import DatasetMetadata
 from inkling.features.v1.definition_service_pb2 import PublishMetadata
 
 
@@ -69,6 +71,15 @@ class Operations:
         )
         return await self._transport.call(method, operations_pb2.GetOperationRequest(name=name))
 
+    async def cancel(self, name: str) -> None:
+        """Asks for the end of an operation; nothing happens when it is done."""
+        method = self._transport.channel(self._service).unary_unary(
+            "/google.longrunning.Operations/CancelOperation",
+            request_serializer=operations_pb2.CancelOperationRequest.SerializeToString,
+            response_deserializer=Empty.FromString,
+        )
+        await self._transport.call(method, operations_pb2.CancelOperationRequest(name=name))
+
 
 def code_name(number: int) -> str:
     """The name of a status code by its number."""
@@ -77,9 +88,10 @@ def code_name(number: int) -> str:
 
 def read_progress(operation: operations_pb2.Operation) -> Progress:
     """The progress that an operation's metadata tells; zeros when it tells none that is known here."""
-    metadata = PublishMetadata()
-    if operation.metadata.Is(PublishMetadata.DESCRIPTOR):
-        operation.metadata.Unpack(metadata)
+    metadata: PublishMetadata | DatasetMetadata = PublishMetadata()
+    for known in (PublishMetadata(), DatasetMetadata()):
+        if operation.metadata.Unpack(known):
+            metadata = known
     return Progress(
         metadata.name or operation.name, metadata.stage, metadata.done_count, metadata.total_count, operation.done
     )

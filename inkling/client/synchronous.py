@@ -15,6 +15,7 @@ from typing import Any, Concatenate, Generic, Literal, ParamSpec, Self, TypeVar,
 from inkling.client.asynchronous import HOST, AsyncClient
 from inkling.client.batching import BatchOptions
 from inkling.client.collections import AsyncCollections
+from inkling.client.datasets import AsyncDatasets
 from inkling.client.dead_letters import AsyncDeadLetters
 from inkling.client.definitions import AsyncDefinitions
 from inkling.client.events import AsyncEvents
@@ -194,6 +195,19 @@ class Profiles(Face[AsyncProfiles]):
     watch = iterating(AsyncProfiles.watch)
 
 
+class Datasets(Face[AsyncDatasets]):
+    """The project's training sets."""
+
+    create = blocking(AsyncDatasets.create)
+    check = blocking(AsyncDatasets.check)
+    get = blocking(AsyncDatasets.get)
+    list = iterating(AsyncDatasets.list)
+    delete = blocking(AsyncDatasets.delete)
+    cancel = blocking(AsyncDatasets.cancel)
+    upload_rows = blocking(AsyncDatasets.upload_rows)
+    download = blocking(AsyncDatasets.download)
+
+
 class Client(Face[AsyncClient]):
     """The client for scripts: the same as `AsyncClient`, without `await`. Safe to use from several threads.
 
@@ -232,6 +246,7 @@ class Client(Face[AsyncClient]):
         self.project = Project(client.project, self.thread)
         self.definitions = Definitions(client.definitions, self.thread)
         self.profiles = Profiles(client.profiles, self.thread)
+        self.datasets = Datasets(client.datasets, self.thread)
 
     publish = blocking(AsyncClient.publish)
     test = blocking(AsyncClient.test)

@@ -71,6 +71,17 @@ CALL_RULES: Mapping[str, Mapping[str, CallRule]] = {
         "EraseSubject": CallRule(30),
         "GetErasureReceipt": _READ,
     },
+    "inkling.features.v1.SegmentService": {
+        "CreateSegment": CallRule(30),
+        "GetSegment": _READ,
+        "ListSegments": _LIST,
+        "UpdateSegment": CallRule(30),
+        "DeleteSegment": _CHANGE,
+        "PreviewSegment": CallRule(30, idempotent=True),
+        "ListMembers": CallRule(30, idempotent=True),
+        "CheckMembership": CallRule(65, idempotent=True),  # may wait for a position
+        "WatchSegment": _ENDLESS,
+    },
     "inkling.features.v1.ProfileService": {
         "GetProfile": _READ,
         "BatchGetProfiles": CallRule(15, idempotent=True),
