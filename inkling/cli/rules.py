@@ -32,7 +32,8 @@ def evaluate(
     with needing("insights"):
         from services.insights.rules import offline
         from services.insights.rules.definitions import DEFAULT_USER_KEY
-        from services.insights.rules.events_csv import EventsError, EventsReader
+        from services.insights.rules.events_cells import EventsError
+        from services.insights.rules.events_csv import EventsReader
         from services.insights.rules.table import TableError, read_table
 
     try:

@@ -216,6 +216,28 @@ class RuleEngine:
         """What a rule has done. KeyError for a rule that is not there."""
         return self._rules[rule_id].statistics()
 
+    def states(self) -> Iterable[RuleState]:
+        """The state of each rule, for a snapshot."""
+        return self._rules.values()
+
+    def state_of(self, name: str) -> RuleState | None:
+        """The state of `rule/version`, or None when that version is not here."""
+        rule_id, _, version = name.rpartition("/")
+        state = self._rules.get(rule_id)
+        return state if state is not None and str(state.rule.version) == version else None
+
+    def waiting(self) -> Iterable[tuple[int, str, tuple[Match, ...]]]:
+        """The events whose time has not come, with who counts them, for a snapshot."""
+        for event_id, (at_us, matches) in self._places.items():
+            if at_us >= self.as_of_us:
+                yield at_us, event_id, matches
+
+    def take_back(self, as_of_us: int, places: dict[str, tuple[int, tuple[Match, ...]]]) -> None:
+        """Takes the instant and the events back, from a snapshot, after the rules' states."""
+        self.as_of_us, self._places = as_of_us, places
+        self._waiting = [(at_us, event_id) for event_id, (at_us, _) in places.items() if at_us >= as_of_us]
+        heapq.heapify(self._waiting)
+
     def forget(self, user: str, user_key: str = "user_id") -> None:
         """All of a user's state goes, without any action: the user is erased."""
         gone = Counter[str]()

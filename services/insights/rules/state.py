@@ -187,6 +187,12 @@ class RuleState:
             end_us is not None and t_us >= end_us,
         )
 
+    def take_back(self, user: str, track: Track) -> None:
+        """Takes a user's track back, from a snapshot."""
+        self.tracks[user] = track
+        if track.is_set:
+            self._holding.set(self._place(user))
+
     def statistics(self) -> RuleStatistics:
         """What the rule has done."""
         held = [track for track in self.tracks.values() if track.events]

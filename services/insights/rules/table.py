@@ -59,6 +59,7 @@ _OPERATORS = {operator.value: operator for operator in Operator} | {
     "<=": Operator.LESS_OR_EQUAL,
 }
 _ID_LENGTH = 90
+_CONDITIONS = {"Operator-C", "Target-C", "Operator-V", "Target-V"}
 _COLUMN_OF = {
     "event_name": "EventName",
     "attribute": "AttributeValue",
@@ -223,7 +224,7 @@ class _Row:
         reported = {problem.column for problem in self.problems if not problem.is_warning}
         for problem in check_rule(rule):
             column = _COLUMN_OF.get(problem.field, "")
-            if column not in reported and not (problem.field == "count" and {"Operator-C", "Operator-V"} & reported):
+            if column not in reported and not (problem.field == "count" and _CONDITIONS & reported):
                 self._error(column, problem.description, problem.hint)
         return rule
 

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from services.insights.rules.actions import Action
 from services.insights.rules.definitions import Rule
 from services.insights.rules.engine import RuleEngine, running_instants
+from services.insights.rules.storing import dump, load, missing
 from services.kernel.building import EventRow, build_batch
 from services.kernel.columns import ADD, EventBatch
 from services.kernel.dedup import Deduplicator
@@ -42,6 +43,13 @@ class Run:
         instants = running_instants(batch, done, self.of_log, self.engine.as_of_us)
         self.engine.apply(batch, done, instants)
         self.actions += self.engine.take_actions()
+
+    def restart(self) -> None:
+        """As from a snapshot."""
+        arrays = dump(self.engine)
+        assert missing(self.engine.rules, arrays) == []
+        self.engine = load(self.engine.rules, arrays)
+        self.deduplicator = Deduplicator.load(self.deduplicator.dump())
 
     def told(self) -> list[Told]:
         return [(a.rule_id, a.user, a.effect, a.at_us, a.count, as_fraction(a.sum), a.ordinal) for a in self.actions]
@@ -97,6 +105,8 @@ def test_a_long_history_of_many_rules_is_that_of_the_reference(seed: int) -> Non
     start = 0
     while start < len(log):
         size = random.choice((1, 3, 20, 60))
+        if random.random() < 0.3:
+            run.restart()
         run.apply(log[start : start + size])
         start += size
     assert run.told() == reference.told
