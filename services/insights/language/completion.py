@@ -58,7 +58,7 @@ def complete(text: str, offset: int, sources: Sources, dialect: Dialect = Dialec
     before = text[:offset]
     read = tokenize(before, dialect)
     nothing = Completions(len(before), len(before), ())
-    if too_long(text) is not None or read.errors or too_deep(read.tokens) is not None:
+    if too_long(text) is not None or read.errors or too_deep(read.tokens, dialect) is not None:
         return nothing
     tokens = list(read.tokens)
     word: Token | None = None

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from services.insights.language.diagnostics import Code, Diagnostic, Phase, Span
 from services.insights.language.lexer import Token
-from services.insights.language.tree import AggregateFunction
+from services.insights.language.tree import AggregateFunction, Dialect
 
 MAX_BYTES = 16 * 1024
 MAX_NESTING = 32
@@ -24,10 +24,11 @@ def too_long(text: str) -> Diagnostic | None:
     return _error(f"the query has {size:,} bytes; the limit is {MAX_BYTES:,}", Span(0, 0, 1, 1), "")
 
 
-def too_deep(tokens: Sequence[Token]) -> Diagnostic | None:
+def too_deep(tokens: Sequence[Token], dialect: Dialect) -> Diagnostic | None:
     """The first place where nesting, SELECTs or aggregates pass their limits, before anything is parsed.
 
-    Parentheses count as nesting, those of calls too; so do signs and NOTs, on their own account.
+    Parentheses count as nesting, those of calls too; so do signs and NOTs, on their own account. The strict dialect's
+    parser stops at the first NOT.
     """
     # Of each open parenthesis: the prefix operators in front of it, and whether it opens a SELECT.
     frames: list[tuple[int, bool]] = []
@@ -48,10 +49,12 @@ def too_deep(tokens: Sequence[Token]) -> Diagnostic | None:
                 aggregates += 1
                 if aggregates > MAX_AGGREGATES:
                     return _error(f"more than {MAX_AGGREGATES} aggregates", tokens[index - 1].span, "split the query")
-        elif token.kind == "NOT" or (token.kind == "MINUS" and previous not in _OPERAND_ENDS):
+        elif (token.kind == "NOT" and dialect is Dialect.EXTENDED) or (
+            token.kind == "MINUS" and previous not in _OPERAND_ENDS
+        ):
             prefixes += 1
             if in_frames + prefixes > MAX_NESTING:
-                return _error(f"signs are nested deeper than {MAX_NESTING}", token.span, "")
+                return _error(f"signs and NOTs are nested deeper than {MAX_NESTING}", token.span, "")
         else:
             prefixes = 0
             if token.kind == "RPAR" and frames:

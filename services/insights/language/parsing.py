@@ -80,7 +80,7 @@ def _parse(text: str, dialect: Dialect, start: str) -> Any:
     read = tokenize(text, dialect)
     if read.errors:
         raise QueryError(read.errors)
-    deep = too_deep(read.tokens)
+    deep = too_deep(read.tokens, dialect)
     if deep is not None:
         raise QueryError([deep])
     state = machine(dialect).parse_interactive(start=start)
