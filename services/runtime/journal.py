@@ -105,6 +105,6 @@ class ChangeJournal:
         """Deletes entries older than `max_age_us` and all but the newest `keep`; returns the last sequence deleted."""
         return await self._store.trim(project, self._clock.now_us() - max_age_us, keep)
 
-    async def forget(self, project: str, key_value: str) -> int:
-        """Deletes all entries of a key (an erasure); returns how many. The sequences of the others stay."""
-        return await self._store.forget(project, key_value)
+    async def forget(self, project: str, key_value: str, streams: Collection[str]) -> int:
+        """Deletes the entries of a key in some streams (an erasure); returns how many. The others' sequences stay."""
+        return await self._store.forget(project, key_value, streams)

@@ -122,9 +122,13 @@ class JournalStore:
                 await session.execute(sa.update(_HEADS).where(_HEADS.c.project == project).values(trimmed=last))
             return last
 
-    async def forget(self, project: str, key_value: str) -> int:
-        """Deletes all entries of a key; returns how many. The sequences of the others stay."""
-        of_key = (_ENTRIES.c.project == project, _ENTRIES.c.key_value == key_value)
+    async def forget(self, project: str, key_value: str, streams: Collection[str]) -> int:
+        """Deletes the entries of a key in some streams; returns how many. The sequences of the others stay."""
+        of_key = (
+            _ENTRIES.c.project == project,
+            _ENTRIES.c.key_value == key_value,
+            _ENTRIES.c.stream.in_(streams),
+        )
         async with self._database.session() as session:
             count = await session.scalar(sa.select(sa.func.count()).select_from(_ENTRIES).where(*of_key))
             await session.execute(sa.delete(_ENTRIES).where(*of_key))

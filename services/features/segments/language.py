@@ -7,6 +7,7 @@ The grammar is LALR(1), the lexer has no look-around: both take time in proporti
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from lark import Lark, Token, Transformer, UnexpectedCharacters, UnexpectedToken, v_args
@@ -17,6 +18,8 @@ from services.features.durations import DAY_US, HOUR_US, MAX_DURATION_US, MINUTE
 MAX_TEXT = 16 * 1024
 MAX_NESTING = 32
 MAX_VALUES = 1_000
+REMEMBERED = 1_024
+"""Texts whose trees are kept: conditions are checked again whenever definitions change."""
 
 COMPARATORS = ("=", "!=", "<", "<=", ">", ">=")
 OPERATORS = (*COMPARATORS, "between", "in", "like", "contains", "is null", "is not null")
@@ -160,10 +163,11 @@ class ConditionParser:
     """Parses conditions."""
 
     def __init__(self) -> None:
+        self.parse = lru_cache(REMEMBERED)(self._parse)
+        """The tree of a text; raises ConditionError."""
         self._lark = Lark(GRAMMAR, parser="lalr", lexer="basic", transformer=_Builder(), maybe_placeholders=True)
 
-    def parse(self, text: str) -> Node:
-        """The tree of a text; raises ConditionError."""
+    def _parse(self, text: str) -> Node:
         if not text.strip():
             raise ConditionError([Mistake("there is no condition", "such as plan = 'pro'")])
         if len(text) > MAX_TEXT:

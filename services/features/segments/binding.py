@@ -1,0 +1,85 @@
+"""A condition bound to where its values are now, and ready to be evaluated."""
+
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+from services.features.projection import Projection
+from services.features.segments.checking import check
+from services.features.segments.evaluate_many import ManyProfiles
+from services.features.segments.evaluate_one import OneProfile
+from services.features.segments.language import ConditionParser
+from services.features.segments.membership import Timers
+from services.features.segments.readers import ProfileFields, Reader
+from services.features.segments.tree import Condition, moving
+from services.features.segments.universe import Codes, Universe
+from services.kernel.engine import Engine
+
+FEW = 24
+"""So many profiles are faster one by one than as columns."""
+CHUNK = 50_000
+"""Profiles evaluated without a pause: what others wait for at most."""
+
+
+class Bound:
+    """A condition over a universe of profiles."""
+
+    def __init__(self, condition: Condition, readers: list[Reader], universe: Universe) -> None:
+        self.condition = condition
+        self.universe = universe
+        self.engines: frozenset[Engine] = frozenset(engine for reader in readers for engine in reader.engines)
+        """Whose touched keys concern it."""
+        self.moving = bool(moving(condition.tree))
+        """Whether time alone changes answers, though no value changes."""
+        self._readers = readers
+        self._one = OneProfile(condition)
+        self._many = ManyProfiles(condition)
+
+    def same(self, other: "Bound") -> bool:
+        """Whether the other always gives the same answers, from the same places."""
+        places = [reader.place for reader in self._readers], [reader.place for reader in other._readers]
+        return self.condition == other.condition and self.universe is other.universe and places[0] == places[1]
+
+    def holds(self, numbers: Codes, now_us: int, timers: Timers | None = None) -> NDArray[np.bool_]:
+        """Which of these profiles meet the condition at an instant; sets their timers."""
+        if len(numbers) <= FEW:
+            return np.array([self._holds_one(number, now_us, timers) for number in numbers.tolist()], np.bool_)
+        columns = [reader.many(numbers, now_us) for reader in self._readers]
+        if timers is not None and self.moving:
+            timers.set(numbers, self._many.next_change_us(columns, len(numbers), now_us))
+        return self._many.holds(columns, len(numbers), now_us)
+
+    def _holds_one(self, number: int, now_us: int, timers: Timers | None) -> bool:
+        values = [reader.one(number, now_us) for reader in self._readers]
+        if timers is not None and self.moving:
+            timers.set_one(number, self._one.next_change_us(values, now_us))
+        return self._one.holds(values, now_us)
+
+
+def bind(
+    parser: ConditionParser, fields: ProfileFields, text: str, universe: Universe, projection: Projection
+) -> Bound | None:
+    """A condition over the fields as they are now; None while one of them is still being filled.
+
+    Raises ConditionError with all mistakes.
+    """
+    condition = check(parser, text, fields.schema(universe.attribute_key))
+    readers = []
+    for field in condition.fields:
+        reader = fields.reader(field, universe, projection)
+        if reader is None:
+            return None
+        readers.append(reader)
+    return Bound(condition, readers, universe)
+
+
+def chunks(numbers: Codes) -> Iterator[Codes]:
+    """Slices that are evaluated without a pause."""
+    for start in range(0, len(numbers), CHUNK):
+        yield numbers[start : start + CHUNK]
+
+
+def instant_of(projection: Projection) -> int:
+    """Now, as the project's clock has it: the last instant whose events count. 0 before the clock of a log began."""
+    return max(projection.fold.as_of_us - 1, 0)
