@@ -1,63 +1,60 @@
 """Reads profiles: from a selection to the place of each value, once; from there to the bytes of an answer."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
 
 from services.features import wire
 from services.features.catalog import Catalog
 from services.features.compile import compile_attribute
-from services.features.definitions import (
-    IDENTIFIER,
-    Attribute,
-    AttributeGroup,
-    GroupReference,
-    GroupState,
-    parse_group_name,
+from services.features.definitions import Attribute, GroupState
+from services.features.profile_parts import (
+    MOVING,
+    LastEvent,
+    Part,
+    PlacedProperty,
+    RollupPart,
+    place_property,
 )
-from services.features.projection import Projection
+from services.features.projection import Projection, Slot, Touched
+from services.features.properties import PropertyDefinition
+from services.features.selections import (
+    Chosen,
+    Selection,
+    choose,
+    choose_more,
+    common_key,
+    key_of_selection,
+)
 from services.features.values import STATUSES, Status, converter
-from services.kernel.aggregations import Function
 from services.kernel.engine import Engine, Reading
 from services.kernel.engine import Status as KernelStatus
 from services.kernel.windows import MIN_US
-from services.runtime.errors import InvalidArgument, NotFound, Violation
 
-MAX_ATTRIBUTES = 2_000
+__all__ = ["Chosen", "CompiledSelection", "ProfileReader", "Selection", "choose", "common_key"]
+
 REMEMBERED = 1_024
-MOVING = (Function.TIME_SINCE_FIRST, Function.TIME_SINCE_LAST)
-LastEvent = Callable[[int | None], bytes]
-
-
-@dataclass(frozen=True, slots=True)
-class Selection:
-    """Which values to read: a service, or groups, or single attributes; names as in requests."""
-
-    feature_service: str = ""
-    groups: tuple[str, ...] = ()
-    attributes: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Chosen:
-    """One attribute of a published group."""
-
-    attribute: Attribute
-    group: AttributeGroup
-    state: GroupState
 
 
 class CompiledSelection:
     """A selection with the places of its values: valid while catalog and projection keep their revisions."""
 
-    def __init__(self, chosen: Sequence[Chosen], attribute_key: str, projection: Projection | None) -> None:
+    def __init__(
+        self,
+        chosen: Sequence[Chosen],
+        attribute_key: str,
+        projection: Projection | None,
+        properties: Sequence[PropertyDefinition] = (),
+        parts: Sequence[Part] = (),
+    ) -> None:
         self.attribute_key = attribute_key
         self.attributes = [each.attribute for each in chosen]
         self.engines: list[Engine] = []
         """Where values come from; each once."""
         self._projection = projection
+        self._parts = parts
+        """What comes from elsewhere than the engines."""
         self._written: dict[str, tuple[list[int], bytes]] = {}
         """By key value: the stamps of its state, and the entries for it."""
-        self.moving = False
+        self.moving = any(part.moving for part in parts)
         """Whether values change with every instant, even when nothing happens."""
         self._key = wire.text_field(1, attribute_key)
         self._plan: list[tuple[int, int, Callable[[Reading], bytes]]] = []
@@ -65,6 +62,7 @@ class CompiledSelection:
         last_event = wire.cached_last_event_field()
         for each in chosen:
             self._place(each, projection, last_event)
+        self._properties = [self._place_property(each, last_event) for each in properties]
 
     def _place(self, chosen: Chosen, projection: Projection | None, last_event: LastEvent) -> None:
         attribute = chosen.attribute
@@ -75,41 +73,79 @@ class CompiledSelection:
             if projection is not None and chosen.state is GroupState.SERVING:
                 slot = projection.slot(self.attribute_key, compile_attribute(attribute))
         if slot is None:
-            data = value_writer(attribute).write(None, status)
+            data = value_writer(attribute, group=_group_shown(chosen)).write(None, status)
             self._plan.append((-1, 0, lambda _: data))
             return
+        writer = reading_writer(attribute, last_event, _group_shown(chosen))
+        self._plan.append((self._engine(slot), slot.place, writer))
+        self.moving |= attribute.aggregation in MOVING
+
+    def _place_property(self, definition: PropertyDefinition, last_event: LastEvent) -> tuple[PlacedProperty, int, int]:
+        """A property with the places of the engines of its value and of its source, -1 while it is not computed."""
+        placed = place_property(definition, self._projection, last_event)
+        if placed.value is None or placed.source is None:
+            return placed, -1, -1
+        return placed, self._engine(placed.value), self._engine(placed.source)
+
+    def _engine(self, slot: Slot) -> int:
         if slot.engine not in self.engines:
             self.engines.append(slot.engine)
-        self.moving |= attribute.aggregation in MOVING or slot.engine.complete_since_us is not None
-        self._plan.append((self.engines.index(slot.engine), slot.place, reading_writer(attribute, last_event)))
+        self.moving |= slot.engine.complete_since_us is not None
+        return self.engines.index(slot.engine)
 
     def values(self, key_value: str) -> bytes:
-        """The entries of `Profile.values` for a key, as of the projection's instant.
+        """The fields of `Profile` with what was asked for of a key, as of the projection's instant.
 
         What was written is remembered, and written again only after something happened to the key.
         """
         engines = self.engines
         codes = [engine.key_codes.find(key_value) for engine in engines]
         if self._projection is None or self.moving:
-            return self._write(codes)
+            return self._write(codes, key_value)
         stamp = self._projection.stamp
         stamps = [-1 if code is None else stamp(engine, code) for engine, code in zip(engines, codes, strict=True)]
+        if self._parts:
+            stamps += [part.stamp(key_value) for part in self._parts]
         known = self._written.get(key_value)
         if known is not None and known[0] == stamps:
             return known[1]
-        data = self._write(codes)
+        data = self._write(codes, key_value)
         if len(self._written) >= REMEMBERED:
             self._written.clear()
         self._written[key_value] = (stamps, data)
         return data
 
-    def _write(self, codes: Sequence[int | None]) -> bytes:
+    def _write(self, codes: Sequence[int | None], key_value: str) -> bytes:
         engines = self.engines
         parts = []
         for engine, place, write in self._plan:
             reading = engines[engine].reading(place, codes[engine]) if engine >= 0 else _NOTHING
             parts.append(write(reading))
+        for placed, value_engine, source_engine in self._properties:
+            if placed.value is None or placed.source is None:
+                parts.append(placed.backfilling)
+            else:
+                value = engines[value_engine].reading(placed.value.place, codes[value_engine])
+                source = engines[source_engine].reading(placed.source.place, codes[source_engine])
+                parts.append(placed.write(value, source))
+        parts += [part.write(key_value) for part in self._parts]
         return b"".join(parts)
+
+    def concerned(self, touched: Touched) -> Iterable[str]:
+        """The keys whose values may have changed in a step of the fold; called within the step."""
+        for engine in self.engines:
+            codes = touched.get(engine)
+            if codes is not None:
+                yield from [engine.key_of(code) for code in codes.tolist()]
+        for part in self._parts:
+            yield from part.concerned(touched)
+
+    def changed_since(self, position: int, as_of_us: int) -> Iterable[str]:
+        """The keys whose values may have changed since the projection had this position and instant."""
+        for engine in self.engines:
+            yield from [engine.key_of(code) for code in engine.changed_since(position, as_of_us).tolist()]
+        for part in self._parts:
+            yield from part.changed_since(position, as_of_us)
 
     def profile(self, key_value: str, position: int, as_of: bytes) -> bytes:
         """The Profile message of a key; `as_of` comes from `as_of_field`."""
@@ -145,21 +181,33 @@ class ProfileReader:
             self._revisions = state
         found = self._compiled.get((key, attribute_key))
         if found is None:
-            chosen = choose(self._catalog, selection())
-            found = CompiledSelection(chosen, common_key(chosen, attribute_key), projection)
+            found = self._compile(selection(), attribute_key, projection)
             self._compiled[key, attribute_key] = found
         return found
 
+    def _compile(self, selection: Selection, attribute_key: str, projection: Projection | None) -> CompiledSelection:
+        chosen = choose(self._catalog, selection, attribute_key)
+        own_key = key_of_selection(self._catalog, chosen, attribute_key)
+        if not selection.names_more:
+            return CompiledSelection(chosen, own_key, projection)
+        more = choose_more(self._catalog, selection, own_key)
+        parts: list[Part] = []
+        if more.rollups:
+            parts.append(RollupPart(self._catalog, more.rollups, projection, wire.cached_last_event_field()))
+        return CompiledSelection(chosen, own_key, projection, more.properties, parts)
 
-def value_writer(attribute: Attribute, last_event: LastEvent = wire.last_event_field) -> wire.AttributeWriter:
-    """Writes values of an attribute as entries of `Profile.values`."""
+
+def value_writer(
+    attribute: Attribute, last_event: LastEvent = wire.last_event_field, group: str = ""
+) -> wire.AttributeWriter:
+    """Writes values of an attribute as entries of `Profile.values`, with the name of its group unless that is empty."""
     assert attribute.type is not None, "validated before"
-    return wire.AttributeWriter(attribute.name, attribute.type, last_event)
+    return wire.AttributeWriter(attribute.name, attribute.type, last_event, group=group)
 
 
-def reading_writer(attribute: Attribute, last_event: LastEvent) -> Callable[[Reading], bytes]:
+def reading_writer(attribute: Attribute, last_event: LastEvent, group: str = "") -> Callable[[Reading], bytes]:
     """The hot path: from a reading of the kernel to bytes; the same as `values.answer` and then the writer."""
-    write = value_writer(attribute, last_event).write
+    write = value_writer(attribute, last_event, group).write
     convert = converter(attribute)
     default = attribute.default_value
     statuses = {status: STATUSES[status.name] for status in KernelStatus}
@@ -179,82 +227,12 @@ def reading_writer(attribute: Attribute, last_event: LastEvent) -> Callable[[Rea
     return write_reading
 
 
+def _group_shown(chosen: Chosen) -> str:
+    return chosen.group.name if chosen.shows_group else ""
+
+
 def as_of_field(as_of_us: int) -> bytes:
     """The field `as_of_time` of a Profile; nothing while the clock of the log has not begun."""
     if as_of_us == MIN_US:
         return b""
     return wire.delimited(5, wire.timestamp(as_of_us))
-
-
-def choose(catalog: Catalog, selection: Selection) -> list[Chosen]:
-    """The attributes that a selection names, in the order of their definitions."""
-    kinds = [bool(selection.feature_service), bool(selection.groups), bool(selection.attributes)]
-    if sum(kinds) != 1:
-        raise _bad_selection("names nothing to read" if not any(kinds) else "mixes services, groups and attributes")
-    if selection.attributes:
-        return _choose_attributes(catalog, selection.attributes)
-    if selection.feature_service:
-        references: Sequence[GroupReference] = catalog.service(selection.feature_service).service.groups
-    else:
-        references = [_reference(name) for name in selection.groups]
-    chosen: list[Chosen] = []
-    seen: set[str] = set()
-    for reference in references:
-        stored = catalog.resolve(reference)
-        if stored.group.name in seen:
-            raise _bad_selection(f"names {stored.group.name} twice")
-        seen.add(stored.group.name)
-        chosen.extend(Chosen(attribute, stored.group, stored.state) for attribute in stored.group.attributes)
-    if len(chosen) > MAX_ATTRIBUTES:
-        raise _bad_selection(f"means {len(chosen)} attributes: at most {MAX_ATTRIBUTES} can be read at once")
-    return chosen
-
-
-def common_key(chosen: Sequence[Chosen], attribute_key: str) -> str:
-    """The attribute key to read by: the one given, or that of everything chosen."""
-    keys = sorted({each.group.attribute_key for each in chosen})
-    if not attribute_key and len(keys) > 1:
-        raise InvalidArgument(
-            f"the selection has the attribute keys {', '.join(keys)}: say which in attribute_key",
-            reason="BAD_SELECTION",
-            violations=(Violation("attribute_key", "is needed: the selection has several", "BAD_SELECTION"),),
-        )
-    return attribute_key or keys[0]
-
-
-def _choose_attributes(catalog: Catalog, names: Sequence[str]) -> list[Chosen]:
-    if len(names) > MAX_ATTRIBUTES:
-        raise _bad_selection(f"names more than {MAX_ATTRIBUTES} attributes")
-    if len(set(names)) < len(names):
-        raise _bad_selection("names an attribute twice")
-    chosen = []
-    for name in names:
-        group_part, _, attribute_name = name.partition(":")
-        group_id, _, version = group_part.partition("/")
-        versioned = version.isascii() and version.isdigit() and 0 < int(version) < 10**9
-        if not IDENTIFIER.fullmatch(group_id) or not attribute_name or not (versioned or "/" not in group_part):
-            raise _bad_selection(
-                f"{name[:200]!r} is not {{group}}:{{attribute}} or {{group}}/{{version}}:{{attribute}}"
-            )
-        stored = catalog.resolve(GroupReference(group_id, int(version) if version else 0))
-        found = [each for each in stored.group.attributes if each.name == attribute_name]
-        if not found:
-            text = f"{stored.group.name} has no attribute {attribute_name[:64]!r}"
-            raise NotFound(text, reason="NOT_FOUND", metadata={"name": name[:200]})
-        chosen.append(Chosen(found[0], stored.group, stored.state))
-    return chosen
-
-
-def _reference(name: str) -> GroupReference:
-    reference = parse_group_name(name)
-    if reference is None:
-        raise _bad_selection(f"holds {name[:200]!r}, which is not attributeGroups/{{group}} or …/versions/{{version}}")
-    return reference
-
-
-def _bad_selection(what: str) -> InvalidArgument:
-    return InvalidArgument(
-        f"the selection {what}",
-        reason="BAD_SELECTION",
-        violations=(Violation("selection", what, "BAD_SELECTION"),),
-    )

@@ -64,7 +64,7 @@ class ProfileServicer:
 
     async def GetProfile(self, request: messages.GetProfileRequest, context: Context) -> bytes:
         """Reads one profile."""
-        _check_key_value(request.key_value, "key_value")
+        check_key_value(request.key_value, "key_value")
         compiled, position, as_of = await self._open(request)
         return compiled.profile(request.key_value, position, as_of)
 
@@ -88,13 +88,15 @@ class ProfileServicer:
         project, reader = await self._reader(project_name)
         key = request.selection.SerializeToString(deterministic=True)
         wanted = frozenset(request.key_values)
-        question = hashlib.sha256(key + b"".join(sorted(wire.delimited(1, each.encode()) for each in wanted)))
+        question = hashlib.sha256(
+            request.attribute_key.encode() + key + b"".join(sorted(wire.delimited(1, each.encode()) for each in wanted))
+        )
         scope = ("WatchProfiles", project_name, question.hexdigest())
-        choose(project.catalog, _selection(request.selection))
+        choose(project.catalog, selection_of(request.selection), request.attribute_key)
         projection = project.serving()
         watcher = Watcher(
             WatchRequest(wanted, self._cursor(request.resume_token, scope), interval, request.send_initial),
-            lambda: reader.compiled(key, "", projection, lambda: _selection(request.selection)),
+            lambda: reader.compiled(key, request.attribute_key, projection, lambda: selection_of(request.selection)),
             projection,
             lambda cursor: self._tokens.sign({"p": cursor.position, "t": cursor.as_of_us}, *scope),
         )
@@ -132,7 +134,7 @@ class ProfileServicer:
         projection = project.projection
         if request.min_position or projection is None or not project.ready.is_set():
             projection = await self._wait(request, project)
-        compiled = reader.compiled(key, request.attribute_key, projection, lambda: _selection(request.selection))
+        compiled = reader.compiled(key, request.attribute_key, projection, lambda: selection_of(request.selection))
         if projection is None:
             return compiled, 0, as_of_field(self._clock.now_us() + 1)
         as_of_us = projection.instant(moving=compiled.moving)
@@ -145,26 +147,38 @@ class ProfileServicer:
         timeout = _seconds(request, "wait_timeout", DEFAULT_WAIT_SECONDS, MAX_WAIT_SECONDS)
         if request.min_position < 0:
             raise _out_of_range("min_position", "must not be negative: 0 does not wait")
-        chosen = choose(project.catalog, _selection(request.selection))
-        if not any(each.state is GroupState.SERVING for each in chosen):
+        selection = selection_of(request.selection)
+        chosen = choose(project.catalog, selection, request.attribute_key)
+        more = selection.names_more and project.catalog.needed
+        if not more and not any(each.state is GroupState.SERVING for each in chosen):
             return None
         projection = project.serving()
         await projection.wait_for(request.min_position, timeout)
         return projection
 
 
-def _selection(message: profile_pb2.Selection) -> Selection:
-    return Selection(message.feature_service, tuple(message.attribute_groups), tuple(message.attributes))
+def selection_of(message: profile_pb2.Selection) -> Selection:
+    """A selection from its message."""
+    return Selection(
+        message.feature_service,
+        tuple(message.attribute_groups),
+        tuple(message.attributes),
+        tuple(message.properties),
+        tuple(message.rollups),
+        message.segments,
+        message.everything,
+    )
 
 
-def _check_key_value(value: str, field: str) -> None:
+def check_key_value(value: str, field: str) -> None:
+    """Raises InvalidArgument for a value that no key has."""
     if not 0 < len(value) <= MAX_KEY_VALUE:
         raise _out_of_range(field, f"must have 1 to {MAX_KEY_VALUE} characters")
 
 
 def _check_key_values(values: Iterable[str]) -> None:
     for i, value in enumerate(values):
-        _check_key_value(value, f"key_values[{i}]")
+        check_key_value(value, f"key_values[{i}]")
 
 
 def _seconds(request: Any, field: str, default: float, maximum: float) -> float:

@@ -109,17 +109,12 @@ class Watcher:
             everything: set[str] = set().union(*(engine.keys() for engine in self._compiled.engines))
             return everything & self._request.key_values if self._request.key_values else everything
         found: set[str] = set()
-        for engine in self._compiled.engines:
-            codes = engine.changed_since(cursor.position, cursor.as_of_us)
-            found.update(self._watched([engine.key_of(code) for code in codes.tolist()]))
+        found.update(self._watched(list(self._compiled.changed_since(cursor.position, cursor.as_of_us))))
         return found
 
     def _note(self, touched: Touched) -> None:
         """Called within the fold's step: only remembers."""
-        for engine in self._compiled.engines:
-            codes = touched.get(engine)
-            if codes is not None:
-                self._pending.update(self._watched([engine.key_of(code) for code in codes.tolist()]))
+        self._pending.update(self._watched(list(self._compiled.concerned(touched))))
         # Nothing touched means that definitions changed: look at them.
         if self._pending or not touched:
             self._wake.set()

@@ -10,7 +10,10 @@ from functools import lru_cache
 from typing import Any
 
 from services.features.definitions import CategoryCounts, Value, ValueType
+from services.features.properties import PropertyType
+from services.features.property_values import Nested, from_text
 from services.features.values import Status
+from services.kernel.expressions import Instant
 
 _LENGTH_DELIMITED = 2
 _DOUBLE = struct.Struct("<d").pack
@@ -64,7 +67,7 @@ def timestamp(instant_us: int) -> bytes:
 
 
 # Fields of inkling.types.v1.Value; those of a oneof are written also when they are the default.
-_STRING, _FLOAT, _INT, _BOOL, _TIMESTAMP, _STRINGS, _COUNTS, _FLOATS, _INTS = range(1, 10)
+_STRING, _FLOAT, _INT, _BOOL, _TIMESTAMP, _STRINGS, _COUNTS, _FLOATS, _INTS, _LIST, _RECORD = range(1, 12)
 _FLOAT_TAG = _SMALL[_FLOAT << 3 | 1]
 _INT_TAG = _SMALL[_INT << 3]
 _SMALL_INTS = tuple(_INT_TAG + each for each in _SMALL)
@@ -143,9 +146,17 @@ class AttributeWriter:
     """Writes the values of one attribute as entries of `Profile.values`."""
 
     def __init__(
-        self, name: str, value_type: ValueType, last_event: Callable[[int | None], bytes] = last_event_field
+        self,
+        name: str,
+        value_type: ValueType,
+        last_event: Callable[[int | None], bytes] = last_event_field,
+        profile_field: int = 3,
+        group: str = "",
     ) -> None:
+        """`group` is written too, unless empty; `profile_field` is where the values stand in Profile."""
         self._name = delimited(1, name.encode())
+        self._field = profile_field
+        self._group = text_field(6, group)
         self._encode = ENCODERS[value_type]
         self._last_event = last_event
 
@@ -156,13 +167,55 @@ class AttributeWriter:
         tail = _STATUS_FIELDS[status] + self._last_event(last_event_us)
         if covered_fraction:
             tail += _FRACTION_TAG + _DOUBLE(covered_fraction)
+        tail += self._group
         if value is None:
-            return delimited(3, self._name + tail)
+            return delimited(self._field, self._name + tail)
         data = self._encode(value)
         length = len(data)
         return delimited(
-            3, self._name + _VALUE_TAG + (_SMALL[length] if length < 128 else varint(length)) + data + tail
+            self._field, self._name + _VALUE_TAG + (_SMALL[length] if length < 128 else varint(length)) + data + tail
         )
+
+
+class PropertyWriter:
+    """Writes the values of one property as entries of `Profile.properties`."""
+
+    def __init__(self, name: str, kind: PropertyType, last_event: Callable[[int | None], bytes]) -> None:
+        self._name = delimited(1, name.encode())
+        self._encode = PROPERTY_ENCODERS[kind]
+        self._last_event = last_event
+
+    def write(self, value: Any, status: Status, event_us: int | None, source: str) -> bytes:
+        """One PropertyValue with its tag and length, from a value of the kernel."""
+        data = b"" if value is None else delimited(2, self._encode(value))
+        tail = _STATUS_FIELDS[status] + self._last_event(event_us) + text_field(5, source)
+        return delimited(6, self._name + data + tail)
+
+
+def nested(value: Nested) -> bytes:
+    """The content of a Value that may hold others; empty for null."""
+    if value is None:
+        return b""
+    if isinstance(value, list):
+        return delimited(_LIST, b"".join([delimited(1, nested(each)) for each in value]))
+    if isinstance(value, dict):
+        entries = (delimited(1, name.encode()) + delimited(2, nested(each)) for name, each in value.items())
+        return delimited(_RECORD, b"".join([delimited(1, entry) for entry in entries]))
+    if isinstance(value, Instant):
+        return delimited(_TIMESTAMP, timestamp(value.us))
+    return _SCALARS[type(value)](value)
+
+
+_SCALARS: Mapping[type, Encoder] = {str: _string, bool: _boolean, int: _integer, float: _double}
+PROPERTY_ENCODERS: Mapping[PropertyType, Encoder] = {
+    PropertyType.BOOLEAN: _boolean,
+    PropertyType.NUMERIC: _double,
+    PropertyType.STRING: _string,
+    PropertyType.DATE: lambda us: delimited(_TIMESTAMP, timestamp(us)),
+    PropertyType.ARRAY: lambda text: nested(from_text(text)),
+    PropertyType.RECORD: lambda text: nested(from_text(text)),
+}
+"""The content of a Value from a value of the kernel, by the type of the property."""
 
 
 def profile(attribute_key: bytes, key_value: str, values: bytes, position: int, as_of: bytes) -> bytes:

@@ -1,0 +1,185 @@
+"""What a profile holds beside attributes: properties and roll-ups."""
+
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from services.features import wire
+from services.features.catalog import Catalog
+from services.features.definitions import ValueType
+from services.features.projection import Projection, Slot, Touched
+from services.features.properties import PropertyDefinition, compile_property, compile_source
+from services.features.references import ReferenceIndex
+from services.features.rollup_sources import RolledUp, resolve
+from services.features.rollups import OutOfRangeError, RollupDefinition, RollupFunction, combine, result_type
+from services.features.values import STATUSES, Status
+from services.kernel.aggregations import Function
+from services.kernel.engine import Reading
+
+MOVING = (Function.TIME_SINCE_FIRST, Function.TIME_SINCE_LAST)
+LastEvent = Callable[[int | None], bytes]
+ROLLUPS_FIELD = 8
+"""Of Profile."""
+
+
+class Part(Protocol):
+    """Some fields of a profile that come from elsewhere than the engines of its own attribute key."""
+
+    @property
+    def moving(self) -> bool:
+        """Whether values change with every instant, even when nothing happens."""
+        ...
+
+    def stamp(self, key_value: str) -> int:
+        """A number that changes whenever what `write` gives may have."""
+        ...
+
+    def write(self, key_value: str) -> bytes:
+        """The fields of Profile for a key, as of the projection's instant."""
+        ...
+
+    def concerned(self, touched: Touched) -> Collection[str]:
+        """The keys that a step of the fold touched through others; called within the step."""
+        ...
+
+    def changed_since(self, position: int, as_of_us: int) -> Iterable[str]:
+        """The keys of which something may have changed since a state; rather too many than too few."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class PlacedProperty:
+    """A property with where its value and its source are computed; None: not yet."""
+
+    value: Slot | None
+    source: Slot | None
+    write: Callable[[Reading, Reading], bytes]
+    backfilling: bytes
+
+
+def place_property(
+    definition: PropertyDefinition, projection: Projection | None, last_event: LastEvent
+) -> PlacedProperty:
+    """Finds a property in a projection, with what writes it as an entry of `Profile.properties`."""
+    assert definition.type is not None, "validated before"
+    writer = wire.PropertyWriter(definition.property_id, definition.type, last_event)
+    statuses = {name.lower(): status for name, status in STATUSES.items()}
+
+    def write(value: Reading, source: Reading) -> bytes:
+        by = source.value if isinstance(source.value, str) else ""
+        return writer.write(value.value, statuses[value.status], value.last_event_us, by)
+
+    value, source = (
+        None if projection is None else projection.slot(definition.attribute_key, aggregation)
+        for aggregation in (compile_property(definition), compile_source(definition))
+    )
+    return PlacedProperty(value, source, write, writer.write(None, Status.BACKFILLING, None, ""))
+
+
+class _PlacedRollup:
+    """A roll-up with where it reads."""
+
+    def __init__(
+        self,
+        definition: RollupDefinition,
+        index: ReferenceIndex | None,
+        source: RolledUp | None,
+        slot: Slot | None,
+        last_event: LastEvent,
+    ) -> None:
+        assert definition.function is not None, "validated before"
+        self._function: RollupFunction = definition.function
+        self._counts_profiles = not definition.attribute
+        self._index = index
+        self._source = source
+        self._slot = slot
+        self._value_type = ValueType.INT64 if source is None else source.value_type
+        kind = result_type(self._function, self._value_type)
+        self._writer = wire.AttributeWriter(definition.rollup_id, kind, last_event, ROLLUPS_FIELD)
+
+    def write(self, key_value: str) -> bytes:
+        """Its value for a profile."""
+        index, source, slot = self._index, self._source, self._slot
+        if index is None or (slot is None and source is not None):
+            return self._writer.write(None, Status.BACKFILLING)
+        codes = index.referring(key_value)
+        if not codes:
+            return self._writer.write(None, Status.NEVER_SEEN)
+        if self._counts_profiles:
+            return self._writer.write(len(codes), Status.PRESENT)
+        if source is None or slot is None:
+            # What it names is no more.
+            return self._writer.write(None, Status.NULL)
+        engine, last_us = slot.engine, None
+        values = []
+        for code in codes:
+            own = code if engine is index.engine else engine.key_codes.find(index.engine.key_of(code))
+            reading = engine.reading(slot.place, own)
+            value = source.value_of(reading)
+            if value is not None:
+                values.append(value)
+            if reading.last_event_us is not None and (last_us is None or reading.last_event_us > last_us):
+                last_us = reading.last_event_us
+        try:
+            result = combine(self._function, self._value_type, values)
+        except OutOfRangeError:
+            return self._writer.write(None, Status.OUT_OF_RANGE, last_us)
+        return self._writer.write(result, Status.NULL if result is None else Status.PRESENT, last_us)
+
+
+class RollupPart:
+    """The roll-ups of a profile: entries of `Profile.rollups`."""
+
+    def __init__(
+        self,
+        catalog: Catalog,
+        definitions: Sequence[RollupDefinition],
+        projection: Projection | None,
+        last_event: LastEvent,
+    ) -> None:
+        self._moving = False
+        self._indexes: list[ReferenceIndex] = []
+        self._placed = [self._place(catalog, each, projection, last_event) for each in definitions]
+
+    def _place(
+        self, catalog: Catalog, definition: RollupDefinition, projection: Projection | None, last_event: LastEvent
+    ) -> _PlacedRollup:
+        key, property_id = definition.referring
+        reference = catalog.properties.find(key, property_id)
+        source = resolve(catalog, definition)
+        index = slot = None
+        if projection is not None and reference is not None:
+            aggregation = compile_property(reference.definition)
+            index = projection.references.index(key, aggregation, projection.slot(key, aggregation))
+        if index is not None and index not in self._indexes:
+            self._indexes.append(index)
+        if projection is not None and source is not None:
+            slot = projection.slot(key, source.aggregation)
+            if slot is not None:
+                if index is not None:
+                    index.add_source(slot.engine)
+                self._moving |= source.aggregation.function in MOVING or slot.engine.complete_since_us is not None
+        return _PlacedRollup(definition, index, source, slot, last_event)
+
+    @property
+    def moving(self) -> bool:
+        """See Part."""
+        return self._moving
+
+    def stamp(self, key_value: str) -> int:
+        """See Part."""
+        return sum(index.stamp(key_value) for index in self._indexes)
+
+    def write(self, key_value: str) -> bytes:
+        """See Part."""
+        return b"".join([each.write(key_value) for each in self._placed])
+
+    def concerned(self, touched: Touched) -> Collection[str]:
+        """See Part."""
+        found: set[str] = set()
+        return found.union(*(index.touched for index in self._indexes))
+
+    def changed_since(self, position: int, as_of_us: int) -> Iterable[str]:
+        """See Part."""
+        found: set[str] = set()
+        return found.union(*(index.changed_since(position, as_of_us) for index in self._indexes))
