@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from services.features.compile import compile_group
 from services.features.definitions import AttributeGroup
+from services.features.references import References
 from services.kernel.aggregations import Aggregation
 from services.kernel.columns import EventBatch
 from services.kernel.engine import Engine
@@ -53,6 +54,8 @@ class Projection:
         self._clock = clock
         self._waiters: set[tuple[int, asyncio.Future[None]]] = set()
         self._listeners: dict[object, Listener] = {}
+        self.references = References()
+        """Who refers to whom, for roll-ups."""
 
     @property
     def position(self) -> int:
@@ -112,6 +115,7 @@ class Projection:
                 stamps = self._stamps[engine] = _grown(stamps, len(engine.key_codes))
             stamps[codes] += 1
         if touched:
+            self.references.update(touched)
             for listener in list(self._listeners.values()):
                 listener(touched)
 
@@ -212,6 +216,7 @@ class Projection:
             if not any((engine.attribute_key, each) in wanted for each in engine.aggregations):
                 self.fold.detach(engine)
                 self._stamps.pop(engine, None)
+                self.references.forget(engine)
                 self.revision += 1
         self.announce()
 
