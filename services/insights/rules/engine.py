@@ -100,6 +100,7 @@ class RuleEngine:
                 self._places[event_id] = (at_us, kept)
             else:
                 del self._places[event_id]
+        self._wait_again()
         return state
 
     def apply(self, batch: EventBatch, actions: NDArray[np.int8], instants_us: NDArray[np.int64]) -> None:
@@ -235,7 +236,11 @@ class RuleEngine:
     def take_back(self, as_of_us: int, places: dict[str, tuple[int, tuple[Match, ...]]]) -> None:
         """Takes the instant and the events back, from a snapshot, after the rules' states."""
         self.as_of_us, self._places = as_of_us, places
-        self._waiting = [(at_us, event_id) for event_id, (at_us, _) in places.items() if at_us >= as_of_us]
+        self._wait_again()
+
+    def _wait_again(self) -> None:
+        """Makes the heap anew of those that wait still."""
+        self._waiting = [(at_us, event_id) for event_id, (at_us, _) in self._places.items() if at_us >= self.as_of_us]
         heapq.heapify(self._waiting)
 
     def forget(self, user: str, user_key: str = "user_id") -> None:
