@@ -2,12 +2,13 @@
 
 import sys
 from datetime import timedelta
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from inkling.cli import connection
-from inkling.cli.console import fail, print_json, print_table
+from inkling.cli.console import fail, out, print_json, print_table, say
 from inkling.client import Profile
 
 app = typer.Typer(no_args_is_help=True, help="Reads and watches profiles.")
@@ -63,6 +64,30 @@ def watch(
             for found in changes.profiles:
                 show(found, as_json)
             sys.stdout.flush()
+
+
+@app.command("erase")
+def erase(
+    context: typer.Context,
+    subject: Annotated[str, typer.Argument(help="Whom: user_id=4711.", metavar="KEY=VALUE")],
+    receipt: Annotated[Path | None, typer.Option(help="Write the receipt to this file, as JSON.")] = None,
+    request_id: Annotated[str, typer.Option(help="The same again gives the same receipt.")] = "",
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+) -> None:
+    """Erases what the suite holds of a key value: events, state, snapshots, dead letters. There is no way back."""
+    key, _, value = subject.partition("=")
+    if not key or not value:
+        fail("say whom to erase: KEY=VALUE, such as user_id=4711")
+    if not yes:
+        typer.confirm(f"Erase everything of {subject}? There is no way back", abort=True)
+    with connection.of(context).client() as client:
+        done = client.subjects.erase(key, value, request_id=request_id)
+    if receipt is not None:
+        receipt.write_text(done.content_json + "\n", encoding="utf-8")
+    print_table([f"erased ({done.name})", "count"], [[store, count] for store, count in done.stores.items()])
+    out().print(f"position {done.position}, receipt sha256:{done.digest}")
+    for note in (*done.notes, *done.files):
+        say(note)
 
 
 def require_selection(service: str, groups: list[str] | None, attributes: list[str] | None) -> None:

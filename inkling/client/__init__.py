@@ -6,6 +6,7 @@ from inkling.client.csv_import import CsvProgress
 from inkling.client.definitions import Applied, Plan
 from inkling.client.profiles import Profile, ProfileChanges, Reading, Status
 from inkling.client.project import ProjectSettings
+from inkling.client.subjects import ErasureReceipt
 from inkling.client.synchronous import Client, Signals
 from inkling.client.transport import RetryPolicy, TlsFiles
 
@@ -16,6 +17,7 @@ __all__ = [
     "Client",
     "CsvProgress",
     "Delivery",
+    "ErasureReceipt",
     "Plan",
     "Profile",
     "ProfileChanges",

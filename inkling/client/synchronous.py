@@ -21,6 +21,7 @@ from inkling.client.definitions import AsyncDefinitions
 from inkling.client.events import AsyncEvents
 from inkling.client.profiles import AsyncProfiles
 from inkling.client.project import AsyncProject
+from inkling.client.subjects import AsyncSubjects
 from inkling.client.transport import RetryPolicy, TlsFiles
 from inkling.errors import ClientClosed
 
@@ -208,6 +209,13 @@ class Datasets(Face[AsyncDatasets]):
     download = blocking(AsyncDatasets.download)
 
 
+class Subjects(Face[AsyncSubjects]):
+    """Erases what the suite holds of subjects."""
+
+    erase = blocking(AsyncSubjects.erase)
+    receipt = blocking(AsyncSubjects.receipt)
+
+
 class Client(Face[AsyncClient]):
     """The client for scripts: the same as `AsyncClient`, without `await`. Safe to use from several threads.
 
@@ -246,6 +254,7 @@ class Client(Face[AsyncClient]):
         self.project = Project(client.project, self.thread)
         self.definitions = Definitions(client.definitions, self.thread)
         self.profiles = Profiles(client.profiles, self.thread)
+        self.subjects = Subjects(client.subjects, self.thread)
         self.datasets = Datasets(client.datasets, self.thread)
 
     publish = blocking(AsyncClient.publish)

@@ -12,6 +12,7 @@ from contextlib import aclosing
 from dataclasses import dataclass
 
 from services.features.projection import Projection
+from services.following.erasing import apply
 from services.following.feed import Feed, Part, follow_steadily
 from services.kernel.aggregations import Aggregation
 from services.kernel.engine import Engine
@@ -102,4 +103,4 @@ class Backfill:
         batch = part.batch()
         if batch is not None and until < part.last_position:
             batch = batch.slice(0, until - part.first_position + 1)
-        self._fold.apply(part.first_position, min(until, part.last_position), batch)
+        apply(self._fold, self._project, part.first_position, min(until, part.last_position), batch)

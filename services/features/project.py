@@ -167,7 +167,7 @@ class Project:
         if fold is None or fold.clock != part.settings.clock:
             fold = Fold(part.settings.clock, part.settings.horizon_us)
         _obey(part.settings, fold)
-        projection = self._projection = Projection(fold, self._clock)
+        projection = self._projection = Projection(fold, self._clock, self.name)
         self._goal = projection.head_position = part.head_position
         self._snapshot_position = fold.position
         self._snapshot_due = time.monotonic() + self._settings.snapshot_seconds
@@ -299,6 +299,21 @@ class Project:
             and bool(projection.fold.engines)
             and (projection.position, projection.revision) != held
         )
+
+    async def renew_snapshots(self, position: int) -> int:
+        """Sees to it that no snapshot is of an earlier position than this one, which is applied; returns how many were.
+
+        Raises Unavailable when a snapshot cannot be written now.
+        """
+        while self._snapshot_task is not None and not self._snapshot_task.done():
+            await asyncio.wait([self._snapshot_task])
+        projection = self._projection
+        if projection is not None and self._has_news(projection):
+            self._snapshot_task = _detached(self._save(projection), f"snapshot {self.name}")
+            await asyncio.wait([self._snapshot_task])
+            if self._has_news(projection) and self._snapshot_position < position:
+                raise Unavailable("a snapshot cannot be written now", reason="NOT_READY")
+        return await self._shelf.drop_before(position)
 
     async def _save(self, projection: Projection) -> None:
         now_us, revision = self._clock.now_us(), projection.revision

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from services.features.compile import compile_group
 from services.features.definitions import AttributeGroup
 from services.features.references import References
+from services.following.erasing import apply
 from services.kernel.aggregations import Aggregation
 from services.kernel.columns import EventBatch
 from services.kernel.engine import Engine
@@ -37,8 +38,11 @@ class Slot(NamedTuple):
 class Projection:
     """One project's fold with what stands around it."""
 
-    def __init__(self, fold: Fold, clock: Clock) -> None:
+    def __init__(self, fold: Fold, clock: Clock, project: str = "") -> None:
         self.fold = fold
+        self.project = project
+        self.erasing: dict[str, str] = {}
+        """The key values of the subjects, by their hashes, that are being erased now."""
         self.head_position = fold.position
         """The newest position that the log is known to have."""
         self.revision = 0
@@ -48,6 +52,7 @@ class Projection:
         self.closed = False
         self._changeable = asyncio.Event()
         self._changeable.set()
+        self._freezers = 0
         self._stamps: dict[Engine, NDArray[np.int64]] = {}
         self._quiet_until_us: int | None = None
         """The next instant at which time alone changes a value, once it was asked for."""
@@ -72,7 +77,10 @@ class Projection:
     def apply(self, first_position: int, last_position: int, batch: EventBatch | None) -> None:
         """Applies some records of the log, then tells those who wait and those who watch."""
         started = time.perf_counter()
-        self.fold.apply(first_position, last_position, batch)
+        forgotten = apply(self.fold, self.project, first_position, last_position, batch, self.erasing, self._tell)
+        if forgotten:
+            # Whatever was compiled for readers may hold values of the key.
+            self.revision += 1
         self.fold.advance(self._clock.now_us())
         self._quiet_until_us = None
         self.apply_seconds += time.perf_counter() - started
@@ -176,12 +184,15 @@ class Projection:
 
     @contextmanager
     def freezing(self) -> Iterator[Fold]:
-        """The fold, which does not change within the block."""
+        """The fold, which does not change within the block. Several may copy at the same time."""
+        self._freezers += 1
         self._changeable.clear()
         try:
             yield self.fold
         finally:
-            self._changeable.set()
+            self._freezers -= 1
+            if not self._freezers:
+                self._changeable.set()
 
     # Engines.
 

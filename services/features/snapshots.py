@@ -62,6 +62,13 @@ class SnapshotShelf:
             await self._blobs.delete(old)
         return int(manifest["position"])
 
+    async def drop_before(self, position: int) -> int:
+        """Forgets the snapshots of earlier positions; returns how many."""
+        old = [key for key in await self._keys() if _position(key) < position]
+        for key in old:
+            await self._blobs.delete(key)
+        return len(old)
+
     async def clear(self) -> None:
         """Forgets all of them: they belong to a log that is no more."""
         for key in await self._keys():
@@ -69,3 +76,7 @@ class SnapshotShelf:
 
     async def _keys(self) -> list[str]:
         return sorted(info.key for info in await self._blobs.list(self._prefix) if info.key.endswith(".snap"))
+
+
+def _position(key: str) -> int:
+    return int(key.rpartition("/")[2].removesuffix(".snap"))

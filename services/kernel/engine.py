@@ -343,11 +343,18 @@ class Engine:
         for bounds in self.registry.all_bounds:
             if bounds.ttl_us is not None:
                 bounds.session_starts[code] = MIN_US
+        self.key_codes.forget(np.arange(len(self.key_codes)) == code)
+        self.forget_retracted()
+        return True
+
+    def forget_retracted(self) -> None:
+        """Leaves nothing of events that were taken back: neither their rows nor texts that only they had.
+
+        It takes as long as a restart's sorting does.
+        """
         store = self.memory.store
         self._keep(np.asarray(store.columns.flags[: store.count].any(axis=1)))
-        self.key_codes.forget(np.arange(len(self.key_codes)) == code)
         forget_unused_texts(self.registry)
-        return True
 
     def _keep(self, kept: NDArray[np.bool_]) -> None:
         """Drops all rows but those marked."""

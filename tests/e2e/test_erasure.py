@@ -1,0 +1,129 @@
+"""Whoever is erased is nowhere: no file of the running suite holds the value, and nobody is served it."""
+
+import asyncio
+import json
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import numpy as np
+from typer.testing import CliRunner
+
+from inkling import AtomicProperty, Attribute, AttributeKey, CustomerEvent, Event, Service, StreamAttributeGroup
+from inkling.cli import make_app
+from inkling.client import AsyncClient
+from services.ingest.archive import read_file
+from services.kernel import snapshots
+from tests.running import client_of, key_of, running_suite
+
+VALUE = "ada.lovelace@example.org"
+USER, ACCOUNT = AttributeKey(name="user_id"), AttributeKey(name="account_id")
+SETTINGS = {
+    "inkling_features_snapshot_events": "50",
+    "inkling_features_snapshot_seconds": "0.2",
+    "inkling_ingest_archive_flush_seconds": "0.3",
+    "inkling_ingest_idle_seconds": "0.2",
+}
+
+
+def groups() -> list[StreamAttributeGroup]:
+    """By user, with a text of theirs; and by account."""
+    made = []
+    for name, key in (("by_user", USER), ("by_account", ACCOUNT)):
+        count = Attribute(name=f"{name}_buys", type="int32", events=[Event(name="buy")], aggregation="counter")
+        mail = Attribute(
+            name=f"{name}_mails",
+            type="string_list",
+            events=[Event(name="buy")],
+            aggregation="unique_list",
+            property=AtomicProperty(name="mail"),
+        )
+        made.append(
+            StreamAttributeGroup(
+                name=name, version=1, attribute_key=key, owner="me@example.org", attributes=[count, mail]
+            )
+        )
+    return made
+
+
+def event(number: int, user: str) -> CustomerEvent:
+    """A purchase."""
+    return CustomerEvent(
+        name="buy",
+        event_id=f"e{number}",
+        occurred_at=datetime.now(UTC) - timedelta(minutes=number),
+        keys={"user_id": user, "account_id": f"account-{number % 2}"},
+        properties={"mail": user},
+    )
+
+
+async def values(client: AsyncClient, key: AttributeKey, value: str, position: int = 0) -> list[object]:
+    """The values of a key."""
+    group = "by_user" if key is USER else "by_account"
+    profile = await client.profiles.get(value, groups=[group], min_position=position, wait=timedelta(seconds=20))
+    return list(profile.values.values())
+
+
+def holding(folder: Path) -> list[Path]:
+    """The files that hold the value, also in what they compress."""
+    found = []
+    for path in folder.rglob("*"):
+        if not path.is_file():
+            continue
+        content = path.read_bytes()
+        if path.suffix == ".parquet":
+            content += repr(read_file(path).to_pylist()).encode()
+        elif path.suffix == ".snap":
+            _, arrays = snapshots.freeze(snapshots.read(path))
+            content += b"".join(np.ascontiguousarray(array).tobytes() for array in arrays.values())
+        if VALUE.encode() in content:
+            found.append(path)
+    return found
+
+
+async def test_nothing_of_an_erased_subject_is_left_anywhere(tmp_path: Path) -> None:
+    async with running_suite(tmp_path, **SETTINGS) as suite, client_of(suite, "shop") as client:
+        await client.publish([*groups(), Service(name="all", owner="me@example.org", attribute_groups=groups()[:1])])
+        for number in range(200):
+            await client.events.send(event(number, VALUE if number % 4 == 0 else f"user-{number % 7}"))
+        sent = await client.events.flush()
+        assert (await values(client, USER, VALUE, sent.position))[0] == 50
+        assert (await values(client, ACCOUNT, "account-0"))[0] == 100
+        while not {".parquet", ".snap", ".db-wal"} <= {path.suffix for path in holding(tmp_path)}:
+            await asyncio.sleep(0.2)
+        # One more that is not archived yet.
+        await client.events.send(event(1000, VALUE))
+        await client.events.flush()
+
+        receipt = await client.subjects.erase("user_id", VALUE, request_id="ticket 1")
+        assert receipt.stores["events"] == receipt.stores["log"] == 51
+        assert receipt.stores["archive"] in (50, 51)
+        assert receipt.stores["snapshots"] >= 1
+        assert json.loads(receipt.content_json)["subject"] == receipt.subject
+        assert holding(tmp_path) == []
+
+        assert await values(client, USER, VALUE) in ([None, None], [0, None], [0, []], [None, []])
+        count, mails = await values(client, ACCOUNT, "account-0", receipt.position)
+        assert count == 50
+        assert VALUE not in mails
+        assert await client.subjects.receipt(receipt.name) == receipt
+
+        await suite.kill("features")
+        await suite.kill("ingest")
+        await suite.start_one("ingest")
+        await suite.start_one("features")
+        assert holding(tmp_path) == []
+        assert (await client.subjects.erase("user_id", VALUE, request_id="ticket 1")) == receipt
+
+        # A new life, erased by the command.
+        await client.events.send(event(2000, VALUE))
+        sent = await client.events.flush()
+        assert (await values(client, USER, VALUE, sent.position))[0] == 1
+        file = tmp_path / "receipt.json"
+        addresses = ["--ingest", suite.address("ingest"), "--features", suite.address("features")]
+        command = ["--api-key", await key_of(tmp_path, "shop"), *addresses, "profile", "erase", f"user_id={VALUE}"]
+        done = await asyncio.to_thread(
+            CliRunner().invoke, make_app(), [*command, "--yes", "--receipt", str(file)], catch_exceptions=False
+        )
+        assert done.exit_code == 0, done.output
+        assert {each["store"]: each["count"] for each in json.loads(file.read_text())["stores"]}["events"] == 1
+        assert holding(tmp_path) == []
