@@ -257,6 +257,7 @@ class RuleEngine:
             self._places[event_id] = (at_us, kept)
             if not kept:
                 del self._places[event_id]
+        self._wait_again()
         self._actions = [a for a in self._actions if a.user != user or self._rules[a.rule_id].rule.user_key != user_key]
 
     def trim(self, before_us: int) -> int:
