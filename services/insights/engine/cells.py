@@ -22,18 +22,21 @@ _DE_BRUIJN = 0x03F79D71B4CB0A89
 
 
 class Cells(NamedTuple):
-    """The arrays; the last three by cell."""
+    """The arrays. What belongs to a cell lies side by side: memory is reached for once, not for each number."""
 
     slots: NDArray[np.int32]
     """Open addressing: the number of a cell, or -1. A power of two, at most half full."""
     used: NDArray[np.int64]
     """One entry: how many cells there are."""
-    keys: NDArray[np.int64]
-    """total << 32 | customer."""
-    counts: NDArray[np.int64]
-    wide: NDArray[np.int32]
-    digits: NDArray[np.int64]
-    """Two-dimensional; of no width where only counts are kept."""
+    rows: NDArray[np.int64]
+    """By cell: its key (total << 32 | customer), its count, how many numbers are not in its digits; and of sums the sum
+    as it was last read, the bits of a double (NaN since it changed), and the digits."""
+
+
+KEY, NUMBER, WIDE, ROUNDED, FIRST_DIGIT = 0, 1, 2, 3, 4
+"""Columns of a cell."""
+COUNT_WIDTH, SUM_WIDTH = 3, FIRST_DIGIT + DIGITS
+_NAN_BITS = 0x7FF8000000000000
 
 
 class Parts(NamedTuple):
@@ -62,41 +65,30 @@ class Queue(NamedTuple):
 
 def new_cells(width: int, capacity: int = 64) -> Cells:
     """An empty table."""
-    return Cells(
-        np.full(1 << (2 * capacity - 1).bit_length(), _FREE, np.int32),
-        np.zeros(1, np.int64),
-        np.zeros(capacity, np.int64),
-        np.zeros(capacity, np.int64),
-        np.zeros(capacity, np.int32),
-        np.zeros((capacity, width), np.int64),
-    )
+    slots = np.full(1 << (2 * capacity - 1).bit_length(), _FREE, np.int32)
+    return Cells(slots, np.zeros(1, np.int64), np.zeros((capacity, width), np.int64))
 
 
 def with_room(cells: Cells, added: int) -> Cells:
     """The table with room for so many more cells: larger, or without those that are empty."""
     used = int(cells.used[0])
-    if used + added <= len(cells.keys):
+    if used + added <= len(cells.rows):
         return cells
-    kept = (cells.counts[:used] != 0) | (cells.wide[:used] != 0)
+    kept = (cells.rows[:used, NUMBER] != 0) | (cells.rows[:used, WIDE] != 0)
     return _only(cells, kept, added)
 
 
 def without(cells: Cells, totals: set[int]) -> Cells:
     """The table without the cells of some totals."""
     used = int(cells.used[0])
-    return _only(cells, ~np.isin(cells.keys[:used] >> 32, list(totals)), 0)
+    return _only(cells, ~np.isin(cells.rows[:used, KEY] >> 32, list(totals)), 0)
 
 
 def _only(cells: Cells, kept: NDArray[np.bool_], added: int) -> Cells:
-    rows = np.flatnonzero(kept)
-    count = len(rows)
-    capacity = max(64, 2 * (count + added))
-    table = new_cells(cells.digits.shape[1], capacity)
-    table.used[0] = count
-    table.keys[:count] = cells.keys[rows]
-    table.counts[:count] = cells.counts[rows]
-    table.wide[:count] = cells.wide[rows]
-    table.digits[:count] = cells.digits[rows]
+    numbers = np.flatnonzero(kept)
+    table = new_cells(cells.rows.shape[1], max(64, 2 * (len(numbers) + added)))
+    table.used[0] = len(numbers)
+    table.rows[: len(numbers)] = cells.rows[numbers]
     _fill_slots(table)
     return table
 
@@ -110,7 +102,7 @@ def nbytes(cells: Cells) -> int:
 def _fill_slots(cells: Cells) -> None:
     mask = len(cells.slots) - 1
     for cell in range(cells.used[0]):
-        slot = _hash(cells.keys[cell]) & mask
+        slot = _hash(cells.rows[cell, KEY]) & mask
         while cells.slots[slot] >= 0:
             slot = (slot + 1) & mask
         cells.slots[slot] = cell
@@ -130,7 +122,7 @@ def find_cell(cells: Cells, total: int, customer: int) -> int:
     slot = _hash(key) & mask
     while True:
         cell = int(cells.slots[slot])
-        if cell < 0 or cells.keys[cell] == key:
+        if cell < 0 or cells.rows[cell, KEY] == key:
             return cell
         slot = (slot + 1) & mask
 
@@ -146,36 +138,37 @@ def _cell(cells: Cells, total: int, customer: int) -> int:
         if cell < 0:
             cell = int(cells.used[0])
             cells.slots[slot] = cell
-            cells.keys[cell] = key
-            cells.counts[cell] = 0
-            cells.wide[cell] = 0
+            # The rest is zero: cells are only ever added to new rows.
+            cells.rows[cell, KEY] = key
             cells.used[0] = cell + 1
             return cell
-        if cells.keys[cell] == key:
+        if cells.rows[cell, KEY] == key:
             return cell
         slot = (slot + 1) & mask
 
 
 @compiled
-def put_number(cells: Cells, first: int, second: int, number: int) -> None:
-    """Sets the count of a cell, made now if there is none: there is room."""
-    cell = _cell(cells, first, second)
-    cells.counts[cell] = number
-    # A cell with nothing would be dropped; zero is a number too.
-    cells.wide[cell] = 1
+def put_numbers(cells: Cells, first: NDArray[np.int32], second: NDArray[np.int32], numbers: NDArray[np.int64]) -> None:
+    """Sets the counts of cells, made now where there are none: there is room."""
+    for i in range(len(first)):
+        cell = _cell(cells, first[i], second[i])
+        cells.rows[cell, NUMBER] = numbers[i]
+        # A cell with nothing would be dropped; zero is a number too.
+        cells.rows[cell, WIDE] = 1
 
 
 @inlined
 def _add(cells: Cells, cell: int, value: float, bits: int, sign: int) -> None:
     """Adds a number to a sum, or takes it away."""
-    cells.counts[cell] += sign
+    cells.rows[cell, NUMBER] += sign
+    cells.rows[cell, ROUNDED] = _NAN_BITS
     mantissa, digit, _ = split_double(bits)
     if mantissa == 0:
         return
     if digit < LOWEST or digit + 3 > LOWEST + DIGITS:
-        cells.wide[cell] += sign
+        cells.rows[cell, WIDE] += sign
     else:
-        add_double(cells.digits, cell, LOWEST, bits, sign)
+        add_double(cells.rows, cell, LOWEST - FIRST_DIGIT, bits, sign)
 
 
 QUEUED = 0x80
@@ -217,7 +210,7 @@ def accumulate(
     for part in range(first, len(parts.total)):
         concerned = parts.query_starts[part + 1] - parts.query_starts[part]
         table = sums if parts.sums[part] == SUM else counts
-        if table.used[0] + rows > len(table.keys) or queue.used[0] + rows * concerned > len(queue.customers):
+        if table.used[0] + rows > len(table.rows) or queue.used[0] + rows * concerned > len(queue.customers):
             return part
         total, term = parts.total[part], parts.term[part]
         for word in range(words):
@@ -235,7 +228,7 @@ def accumulate(
                 if parts.sums[part] == SUM:
                     _add(table, cell, terms[term, row], term_bits[term, row], signs[row])
                 else:
-                    table.counts[cell] += signs[row]
+                    table.rows[cell, NUMBER] += signs[row]
                 for q in range(parts.query_starts[part], parts.query_starts[part + 1]):
                     _enqueue(queue, states, customer, parts.queries[q])
     return len(parts.total)

@@ -21,7 +21,7 @@ from services.insights.engine.pools import Pools
 from services.insights.engine.programs import FROM_ROWS, Instruction, Programs, assemble, decide
 from services.insights.engine.recomputed import Timers, watched
 from services.insights.engine.rows import NewRows, RowNumbers, SourceRows
-from services.insights.engine.states import APPLIES, NOT, STATE, Change, Standing, States
+from services.insights.engine.states import APPLIES, NO_CHANGES, NOT, STATE, Changes, Standing, States
 from services.insights.engine.tables import rows_of
 from services.insights.engine.vectors import Vectors
 from services.insights.language.sources import SourceSchema
@@ -320,12 +320,12 @@ class Engine:
         queue, used = self._tables.queue, self.queued
         return queue.customers[:used], queue.queries[:used]
 
-    def settle(self) -> list[Change]:
+    def settle(self) -> Changes:
         """Decides what is queued; returns what changed, in no certain order."""
         tables, queue = self._tables, self._tables.queue
         used = int(queue.used[0])
         if not used:
-            return []
+            return NO_CHANGES
         customers, queries = queue.customers[:used].copy(), queue.queries[:used].copy()
         queue.used[0] = 0
         verdicts = np.zeros(used, np.int8)
@@ -338,11 +338,8 @@ class Engine:
         table[customers, queries] = after
         # Of a customer that was not known before nothing was said, and nothing need be said while it does not apply.
         told = np.flatnonzero((before != after) & ~((before == 0) & (after == NOT)))
-        found = (array[told].tolist() for array in (queries, customers, before, after))
-        changes = [
-            Change(query, key, Standing(was), Standing(now)) for query, key, was, now in zip(*found, strict=True)
-        ]
-        self.states.note(changes, self.now_us)
+        changes = Changes(queries[told], customers[told], before[told], after[told])
+        self.states.note(changes.queries, changes.customers, np.full(len(told), self.now_us))
         return changes
 
     def _from_rows(self, slot: int, customer: int) -> int:

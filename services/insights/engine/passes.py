@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 
 from services.insights.engine.cells import (
     COUNT,
-    DIGITS,
+    COUNT_WIDTH,
     SUM,
+    SUM_WIDTH,
     Cells,
     Parts,
     Queue,
@@ -47,7 +48,7 @@ class Tables:
     @classmethod
     def empty(cls, queue: Queue) -> "Tables":
         """Nothing counted yet."""
-        return cls(new_cells(0), new_cells(DIGITS), queue, bit_places())
+        return cls(new_cells(COUNT_WIDTH), new_cells(SUM_WIDTH), queue, bit_places())
 
 
 class Pass:

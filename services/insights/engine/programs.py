@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from services.insights.engine.cells import DIGITS, LOWEST, Cells, find_cell
+from services.insights.engine.cells import DIGITS, FIRST_DIGIT, LOWEST, NUMBER, ROUNDED, WIDE, Cells, find_cell
 from services.kernel.aggregates.summing import add_double, round_digits, split_double
 from services.kernel.jit import compiled
 
@@ -140,19 +140,22 @@ def _run(
             if programs.totals[at] >= 0:
                 cell = find_cell(counts, programs.totals[at], customer)
                 if cell >= 0:
-                    found += counts.counts[cell]
+                    found += counts.rows[cell, NUMBER]
             top += 1
             stack[top] = found
         elif op == 2:
+            cell = find_cell(sums, programs.totals[at], customer) if programs.totals[at] >= 0 else -1
+            if cell >= 0 and sums.rows[cell, WIDE] != 0:
+                return FROM_ROWS
+            alone = cell >= 0 and programs.counts[at] == 0
+            if alone:
+                known = np.int64(sums.rows[cell, ROUNDED]).view(np.float64)
+                if not np.isnan(known):
+                    top += 1
+                    stack[top] = known
+                    continue
             for d in range(DIGITS):
-                scratch[0, d] = 0
-            if programs.totals[at] >= 0:
-                cell = find_cell(sums, programs.totals[at], customer)
-                if cell >= 0:
-                    if sums.wide[cell] != 0:
-                        return FROM_ROWS
-                    for d in range(DIGITS):
-                        scratch[0, d] = sums.digits[cell, d]
+                scratch[0, d] = sums.rows[cell, FIRST_DIGIT + d] if cell >= 0 else 0
             for _ in range(programs.counts[at]):
                 value = stack[top]
                 top -= 1
@@ -165,6 +168,8 @@ def _run(
                         add_double(scratch, 0, LOWEST, bits, 1)
             top += 1
             stack[top] = round_digits(scratch, 0, LOWEST, rounding)
+            if alone:
+                sums.rows[cell, ROUNDED] = np.float64(stack[top]).view(np.int64)
         elif op == 7:
             stack[top] = -stack[top]
         elif op == 8:

@@ -18,6 +18,8 @@ UNDEFINED_US = MIN_US
 _MINUTE_US = 60_000_000
 _DAY_US = 86_400_000_000
 _LAST_MONTH = 12 * 10_000
+_FIRST_US, _LAST_US = -62_135_596_800_000_000, 253_402_214_400_000_000
+"""The calendar's first instant, and that of its last day."""
 _MONTH = np.dtype("datetime64[M]")
 _INSTANT = np.dtype("datetime64[us]")
 
@@ -41,21 +43,20 @@ class Back:
         start = cutoff_us(now_us, self.years, self.months, 0)
         return MIN_US if start == MIN_US else max(start - self._fixed_us, MIN_US + 1)
 
-    def passes_us(self, time_us: int) -> int | None:
-        """The first now at which the cutoff is at or past an instant: the inverse; None when it never is."""
+    def passes_us(self, time_us: int) -> int:
+        """The first now at which the cutoff is at or past an instant: the inverse."""
         target = time_us + self._fixed_us
         months = self.years * 12 + self.months
-        if months > _LAST_MONTH:
-            return None
-        if not -62_135_596_800_000_000 <= target <= 253_402_300_799_999_999:
-            return None
+        if months > _LAST_MONTH or not _FIRST_US <= target < _LAST_US:
+            # Where the calendar ends, cutoffs stand at now itself.
+            return max(time_us, _LAST_US)
         month = np.datetime64(target, "us").astype(_MONTH)
         inside = target - int(month.astype(_INSTANT).astype(np.int64))
         arrives = month + np.timedelta64(months, "M")
         first = int(arrives.astype(_INSTANT).astype(np.int64))
         after = int((arrives + np.timedelta64(1, "M")).astype(_INSTANT).astype(np.int64))
         # Where the month has no such day, the days before fall short of it, and the month after is past it.
-        return min(first + inside, after)
+        return min(first + inside, after, _LAST_US)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,10 +88,8 @@ class Range:
         found: list[int] = []
         inside = times[(times > lower) & (times <= upper)]
         if len(inside) and self.after:
-            found += [at for back in self.after if (at := back.passes_us(int(inside.min()))) is not None]
+            found += [back.passes_us(int(inside.min())) for back in self.after]
         waiting = times[times > max(lower, upper)]
         if len(waiting) and self.until:
-            entries = [back.passes_us(int(waiting.min())) for back in self.until]
-            if None not in entries:
-                found.append(max(at for at in entries if at is not None))
+            found.append(max(back.passes_us(int(waiting.min())) for back in self.until))
         return min(found, default=None)

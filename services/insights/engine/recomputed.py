@@ -89,6 +89,5 @@ class Timers:
             times = rows.view(rows.of(customer)).ints(rows.place(edge.column))
             ahead = times[(times > edge.back.cutoff_us(now_us)) & (times != UNDEFINED_US)]
             if len(ahead):
-                at = edge.back.passes_us(int(ahead.min()))
-                found += [] if at is None else [at]
+                found.append(edge.back.passes_us(int(ahead.min())))
         return min(found, default=None)

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from services.insights.engine.cells import Cells, find_cell, new_cells, put_number, with_room
+from services.insights.engine.cells import COUNT_WIDTH, KEY, NUMBER, Cells, find_cell, new_cells, put_numbers, with_room
 from services.kernel.rows import grown
 
 UNKNOWN, NOT, APPLIES, ERROR = 0, 1, 2, 3
@@ -27,13 +27,19 @@ class Standing(IntEnum):
     ERROR = ERROR
 
 
-class Change(NamedTuple):
-    """A state that became another."""
+class Changes(NamedTuple):
+    """States that became others: aligned arrays of queries, customers and states."""
 
-    query: int
-    customer: int
-    before: Standing
-    after: Standing
+    queries: NDArray[np.int32]
+    customers: NDArray[np.int32]
+    before: NDArray[np.uint8]
+    after: NDArray[np.uint8]
+
+    def __bool__(self) -> bool:
+        return len(self.queries) > 0
+
+
+NO_CHANGES = Changes(np.zeros(0, np.int32), np.zeros(0, np.int32), np.zeros(0, np.uint8), np.zeros(0, np.uint8))
 
 
 class States:
@@ -41,7 +47,7 @@ class States:
 
     def __init__(self) -> None:
         self.table: NDArray[np.uint8] = np.zeros((64, 8), np.uint8)
-        self._since: Cells = new_cells(0)
+        self._since: Cells = new_cells(COUNT_WIDTH)
 
     @property
     def nbytes(self) -> int:
@@ -67,15 +73,12 @@ class States:
     def since_us(self, customer: int, query: int) -> int | None:
         """Since when a pair has its state; None: it never had another."""
         cell = int(find_cell(self._since, query, customer))
-        return None if cell < 0 else int(self._since.counts[cell])
+        return None if cell < 0 else int(self._since.rows[cell, NUMBER])
 
-    def note(self, changes: list[Change], now_us: int) -> None:
+    def note(self, queries: NDArray[np.int32], customers: NDArray[np.int32], since_us: NDArray[np.int64]) -> None:
         """Remembers since when."""
-        if not changes:
-            return
-        self._since = with_room(self._since, len(changes))
-        for change in changes:
-            put_number(self._since, change.query, change.customer, now_us)
+        self._since = with_room(self._since, len(queries))
+        put_numbers(self._since, queries, customers, since_us)
 
     def customers(self, query: int, state: Standing, count: int) -> NDArray[np.int32]:
         """The customers, among so many, of whom a query says something."""
@@ -90,20 +93,23 @@ class States:
         used = int(self._since.used[0])
         return {
             "table": self.table[:customers] & STATE,
-            "since_keys": self._since.keys[:used],
-            "since_us": self._since.counts[:used],
+            "since_keys": self._since.rows[:used, KEY],
+            "since_us": self._since.rows[:used, NUMBER],
         }
 
     def load(self, arrays: dict[str, NDArray[np.generic]], slots: dict[int, int], customers: int, queries: int) -> None:
         """Takes the states back; `slots` says which query each one of the dump is now."""
         self.table = np.zeros((max(64, customers), max(8, queries)), np.uint8)
-        self._since = with_room(new_cells(0), len(arrays["since_us"]) + 1)
+        self._since = new_cells(COUNT_WIDTH)
         dumped = np.asarray(arrays["table"], np.uint8)
         for old, new in slots.items():
             if old < dumped.shape[1]:
                 self.table[: len(dumped), new] = dumped[:, old]
         keys = np.asarray(arrays["since_keys"], np.int64)
-        for key, since in zip(keys.tolist(), np.asarray(arrays["since_us"]).tolist(), strict=True):
-            new_slot = slots.get(key >> 32)
-            if new_slot is not None:
-                put_number(self._since, new_slot, key & 0xFFFFFFFF, since)
+        moved = np.full(max([*slots, *np.unique(keys >> 32).tolist(), 0]) + 1, -1, np.int32)
+        moved[list(slots)] = list(slots.values())
+        found = moved[keys >> 32]
+        kept = np.flatnonzero(found >= 0)
+        self.note(
+            found[kept], (keys[kept] & 0xFFFFFFFF).astype(np.int32), np.asarray(arrays["since_us"], np.int64)[kept]
+        )

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from services.insights.direct.outcome import Rows
 from services.insights.engine.plan import Way
+from services.insights.engine.states import Standing
 from services.insights.language.tree import Dialect
 from tests.insights.asking import NOW_US
 from tests.insights.engine.worlds import World, planned
@@ -87,8 +88,7 @@ def test_a_change_is_told_once(dialect: Dialect) -> None:
     world = World(NOW_US, [planned("INFER a FROM transactions WHERE amount > 0", dialect)])
     random = Random(1)
     world.give(Rows(1, {"amount": [5.0], "date_time": [NOW_US]}), random)
-    changes = world.engine.settle()
-    assert [change.after.name for change in changes] == ["APPLIES"]
-    assert world.engine.settle() == []
+    assert world.engine.settle().after.tolist() == [Standing.APPLIES]
+    assert not world.engine.settle()
     world.take(random)
-    assert [change.after.name for change in world.engine.settle()] == ["NOT"]
+    assert world.engine.settle().after.tolist() == [Standing.NOT]
