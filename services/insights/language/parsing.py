@@ -131,6 +131,8 @@ def _hint(found: Token, previous: Token | None, accepted: set[str], strict: bool
         return f"{found.text.upper()} is a keyword and cannot be a name"
     if before == "NAME" and previous and previous.text.upper() in _EXTENDED_WORDS - ({"BETWEEN"} if strict else set()):
         return f"there is no {previous.text.upper()}"
+    if strict and "RPAR" in accepted and found.kind in ("COMPARATOR", "AND", "IN"):
+        return f"parentheses around conditions: {_OF_EXTENDED}"
     hints = {
         "SELECT": "wrap an embedded SELECT in parentheses",
         "WHERE": "WHERE comes once, after FROM and before HAVING",

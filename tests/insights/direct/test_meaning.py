@@ -180,7 +180,7 @@ def test_missing_values_are_the_empty_string_the_empty_array_and_undefined() -> 
     rows = table([{}])
     assert state(f"{FROM} WHERE merchant = ''", rows) is State.APPLIES
     assert state(f"{FROM} WHERE merchant <> 'a'", rows) is State.APPLIES
-    assert state(f"{FROM} WHERE '' IN tags", rows) is State.NOT
+    assert ask(f"{FROM} WHERE '' IN tags", rows) == Outcome(State.NOT)
     for condition in (
         "amount = amount",
         "amount <> 1",
@@ -284,6 +284,7 @@ def test_the_extended_dialect() -> None:
     assert extended("TRUE OR FALSE AND FALSE") is True
     assert extended("(TRUE OR FALSE) AND FALSE") is False
     assert extended("NOT x > 1", columns) == [True, False, True]
+    assert extended("NOT flag", {"flag": ("boolean", [True, False, None])}) == [False, True, True]
     assert extended("NOT 1 = 2 AND FALSE") is False
     assert extended("x > 1 OR FALSE", columns) == [False, True, False]
     assert extended("x BETWEEN 1 AND 1 + 1 AND TRUE", columns) == [True, True, False]

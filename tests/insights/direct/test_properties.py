@@ -2,7 +2,7 @@
 
 from itertools import pairwise
 
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from services.insights.direct.evaluator import evaluate
@@ -11,7 +11,7 @@ from services.insights.language.constants import is_constant
 from services.insights.language.constants import value_of as constant_value
 from services.insights.language.format import format_text
 from services.insights.language.tree import Dialect, conjuncts
-from tests.insights.asking import NOW_US, ask, checked
+from tests.insights.asking import NOW_US, ask, checked, warnings
 from tests.insights.strategies import PERIODS, queries, rows
 
 DIALECTS = st.sampled_from(Dialect)
@@ -33,6 +33,14 @@ def test_an_evaluation_answers_every_well_typed_query(data: st.DataObject, diale
             assert (found.state is State.APPLIES) is all(operand.result for operand in found.operands)
         else:
             assert (found.state is State.APPLIES) is bool(query.where is not None and found.matched)
+
+
+@settings(max_examples=100, deadline=None)
+@given(queries(), rows())
+def test_a_strict_query_means_the_same_in_the_extended_dialect(text: str, given_rows: Rows) -> None:
+    assume("W_MIXED_PRECEDENCE" not in warnings(text))
+    strict, extended = (ask(text, given_rows, dialect=dialect) for dialect in Dialect)
+    assert (strict.state, strict.matched) == (extended.state, extended.matched)
 
 
 @settings(max_examples=100, deadline=None)

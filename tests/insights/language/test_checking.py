@@ -74,6 +74,7 @@ def test_transactions_has_the_documents_columns_in_its_order_with_its_types() ->
         "SUM(currency) > amount",
         "SUM((1, 2)) > amount",
         "amount > (SELECT (1, 2) FROM transactions)",
+        "amount IN (SELECT (1, 2) FROM transactions)",
         "amount",
         "currency",
         "tags",

@@ -81,6 +81,8 @@ def test_or_and_not_are_unsupported_and_the_extended_dialect_is_named(condition:
         ("currency IN ()", "at least one"),
         ("amount > 1 HAVING 1 = 1 WHERE amount > 2", "before HAVING"),
         ("merchant LIKE 'a'", "no LIKE"),
+        ("(amount > 1)", "parentheses around conditions"),
+        ("(TRUE AND FALSE)", "parentheses around conditions"),
     ],
 )
 def test_common_mistakes_have_hints(condition: str, hint: str) -> None:

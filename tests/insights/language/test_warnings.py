@@ -104,6 +104,12 @@ def test_amounts_of_one_currency_are_added_up_or_a_warning_is(condition: str, mi
     assert "W_MIXED_CURRENCY" not in warnings(f"INFER a FROM transactions WHERE {condition}")
 
 
+def test_counting_adds_no_amounts_up() -> None:
+    for term in ("COUNT(amount)", "COUNT(SELECT amount FROM transactions)", "COUNT_DISTINCT(amount)"):
+        assert "W_MIXED_CURRENCY" not in warnings(f"INFER a FROM transactions HAVING {term} > 1", Dialect.EXTENDED)
+    assert "W_MIXED_CURRENCY" in warnings("INFER a FROM transactions HAVING MAX(amount) > 1", Dialect.EXTENDED)
+
+
 def test_sums_without_a_condition_on_status_hold_pending_rows() -> None:
     text = f"INFER a FROM transactions WHERE {BOUND} AND currency = 'GBP'"
     assert warnings(f"{text} HAVING SUM(amount) > 1") == ["W_PENDING"]
