@@ -78,7 +78,8 @@ class Projection:
         """Applies some records of the log, then tells those who wait and those who watch."""
         started = time.perf_counter()
         forgotten = apply(self.fold, self.project, first_position, last_position, batch, self.erasing, self._tell)
-        if forgotten:
+        for each in forgotten:
+            self.references.update({each.engine: each.touched})
             # Whatever was compiled for readers may hold values of the key.
             self.revision += 1
         self.fold.advance(self._clock.now_us())

@@ -3,6 +3,9 @@
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
+
 from services.kernel.columns import EventBatch
 from services.kernel.engine import Engine
 from services.kernel.erasing import Mark, pieces, subject_hash
@@ -14,6 +17,8 @@ class Forgotten(NamedTuple):
 
     engine: Engine
     value: str
+    touched: NDArray[np.int32]
+    """The codes that forgetting touched: the key's. Nobody is told of it, as it has no text any more."""
 
 
 def apply(
@@ -55,9 +60,7 @@ def forget(fold: Fold, project: str, mark: Mark, values: Mapping[str, str]) -> l
             continue
         found = value if value is not None else _find(engine, project, mark)
         if found is not None and engine.forget_key(found):
-            # Nobody is told of a key that has no text any more.
-            engine.touched()
-            forgotten.append(Forgotten(engine, found))
+            forgotten.append(Forgotten(engine, found, engine.touched()))
     return forgotten
 
 
