@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, fields, is_dataclass
 from itertools import groupby
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 from services.kernel.aggregations import Aggregation
 from services.kernel.columns import FIXED_FIELDS, EventBatch, key_column, merge, shard_of
 from services.kernel.expressions import Property
+from services.runtime.errors import FailedPrecondition
 
 _FIXED = frozenset(field.name for field in FIXED_FIELDS)
 _POSITION = "position"
@@ -56,6 +57,27 @@ class ArchiveListing:
     """How long ids are remembered. The files are free of repetitions already: evaluate them with a horizon of 0."""
 
 
+class Listings(Protocol):
+    """Whoever knows what the archive holds."""
+
+    async def listing(self, project: str, *, settle: bool = True) -> ArchiveListing:
+        """What a project's archive holds; with `settle`, after everything in the log was archived.
+
+        Raises Unavailable when it cannot be said now, FailedPrecondition where there is no archive.
+        """
+        ...
+
+
+class NoArchive:
+    """Where there is no archive."""
+
+    async def listing(self, project: str, *, settle: bool = True) -> ArchiveListing:
+        """See Listings."""
+        raise FailedPrecondition(
+            "ingest keeps no archive, from which the past is read: set INKLING_INGEST_ARCHIVE", reason="NO_ARCHIVE"
+        )
+
+
 class Wanted(NamedTuple):
     """Which records of a file are asked for."""
 
@@ -63,12 +85,14 @@ class Wanted(NamedTuple):
     key_values: frozenset[str]
     shards: tuple[int, int] | None
     before_us: int | None
+    after_position: int
     up_to_position: int | None
 
-    @property
-    def all(self) -> bool:
-        """Whether every record is."""
-        return not self.by_key and self.before_us is None and self.up_to_position is None
+    def all_of(self, file: ArchivedFile) -> bool:
+        """Whether every record of a file is."""
+        up_to = self.up_to_position
+        whole = file.first_position > self.after_position and (up_to is None or file.last_position <= up_to)
+        return whole and not self.by_key and (self.before_us is None or file.max_occurred_us < self.before_us)
 
     @property
     def by_key(self) -> bool:
@@ -85,6 +109,7 @@ def read_events(
     key_values: Collection[str] = (),
     shards: tuple[int, int] | None = None,
     before_us: int | None = None,
+    after_position: int = 0,
     up_to_position: int | None = None,
     max_rows: int = 262_144,
 ) -> Iterator[EventBatch]:
@@ -92,18 +117,19 @@ def read_events(
 
     `columns` names those wanted beside the fixed ones, with their kind (`a.amount:d`) or without (`a.amount`, all
     kinds); None is all. `key_values` and `shards` (first and last, both included) keep the records of some values of
-    `attribute_key`; `before_us` those that occurred before an instant.
+    `attribute_key`; `before_us` those that occurred before an instant; of the positions the first is outside, the last
+    inside.
 
     Corrections always come, because the version that they take back may be among what is asked for; those of other
     keys come without the key, so that they only take back. Raises ArchiveChangedError.
     """
     if (key_values or shards is not None) and not attribute_key:
         raise ValueError("key values and shards are those of an attribute key")
-    wanted = Wanted(
-        key_column(attribute_key) if attribute_key else "", frozenset(key_values), shards, before_us, up_to_position
-    )
+    name = key_column(attribute_key) if attribute_key else ""
+    wanted = Wanted(name, frozenset(key_values), shards, before_us, after_position, up_to_position)
     prune = None if columns is None else frozenset(columns) | ({wanted.key_column} - {""})
-    files = [file for file in listing.files if up_to_position is None or file.first_position <= up_to_position]
+    until = listing.position if up_to_position is None else up_to_position
+    files = (file for file in listing.files if file.first_position <= until and file.last_position > after_position)
     ordered = sorted(files, key=lambda file: (file.last_position, file.first_position))
     for _, group in groupby(ordered, key=lambda file: (file.last_position, file.first_position)):
         yield from _read_range(blobs_root, list(group), prune, wanted, max_rows)
@@ -157,7 +183,7 @@ def _read_file(path: Path, file: ArchivedFile, prune: frozenset[str] | None, wan
         plain = _FIXED - {"event_type"}
         texts = [name for name in names if name not in plain and pa.types.is_string(schema.field(name).type)]
         with pq.ParquetFile(path, metadata=metadata, memory_map=True, read_dictionary=texts) as opened:
-            if wanted.all:
+            if wanted.all_of(file):
                 return opened.read(columns=names, use_threads=False)
             return _read_some(opened, names, wanted)
     except FileNotFoundError as error:
@@ -194,6 +220,7 @@ def _read_some(opened: pq.ParquetFile, names: list[str], wanted: Wanted) -> pa.T
         kept = pc.is_valid(table.column(_POSITION))
     if wanted.before_us is not None:
         kept = pc.and_(kept, pc.or_(pc.less(table.column("occurred_at"), wanted.before_us), correction))
+    kept = pc.and_(kept, pc.greater(table.column(_POSITION), wanted.after_position))
     if wanted.up_to_position is not None:
         kept = pc.and_(kept, pc.less_equal(table.column(_POSITION), wanted.up_to_position))
     if not _any(kept):

@@ -1,31 +1,18 @@
 """The files of a project's archive, as ingest lists them."""
 
-from typing import Protocol
-
 import grpc.aio
 
 from inkling.ingest.v1 import archive_service_pb2 as messages
 from inkling.ingest.v1.archive_service_pb2_grpc import ArchiveServiceStub
-from services.features.archive import ArchivedFile, ArchiveListing
-from services.runtime.errors import FailedPrecondition, Unavailable
+from services.features.archive import ArchivedFile, ArchiveListing, NoArchive
+from services.runtime.errors import Unavailable
 
 _PAGE = 10_000
 _TIMEOUT_SECONDS = 60.0
 
 
-class Listings(Protocol):
-    """Whoever knows what the archive holds."""
-
-    async def listing(self, project: str, *, settle: bool = True) -> ArchiveListing:
-        """What a project's archive holds; with `settle`, after everything in the log was archived.
-
-        Raises Unavailable when it cannot be said now, FailedPrecondition where there is no archive.
-        """
-        ...
-
-
 class ArchiveIndex:
-    """Listings over a channel to ingest that shows the key of a service."""
+    """See `archive.Listings`: over a channel to ingest that shows the key of a service."""
 
     def __init__(self, channel: grpc.aio.Channel) -> None:
         self._stub = ArchiveServiceStub(channel)
@@ -57,11 +44,8 @@ class ArchiveIndex:
             )
         except grpc.aio.AioRpcError as error:
             if error.code() is grpc.StatusCode.FAILED_PRECONDITION:
-                raise FailedPrecondition(
-                    "ingest keeps no archive, from which the past is read: set INKLING_INGEST_ARCHIVE",
-                    reason="NO_ARCHIVE",
-                ) from error
-            raise Unavailable("the archive cannot be listed now: try again", reason="NO_ARCHIVE_NOW") from error
+                await NoArchive().listing(project)
+            raise Unavailable("the archive cannot be listed now: try again", reason="ARCHIVE_UNAVAILABLE") from error
         return page
 
 

@@ -166,10 +166,10 @@ def _write_lines(table: pa.Table, path: Path) -> None:
 
 
 def _write_csv(table: pa.Table, path: Path) -> None:
-    arrow_csv.write_csv(pa.table([_flat(column) for column in table.columns], table.column_names), str(path))
+    arrow_csv.write_csv(pa.table([flat(column) for column in table.columns], table.column_names), str(path))
 
 
-def _flat(column: pa.ChunkedArray) -> pa.ChunkedArray:
+def flat(column: pa.ChunkedArray) -> pa.ChunkedArray:
     """A column as CSV can hold it: lists and maps as JSON text, instants as ISO 8601."""
     if pa.types.is_nested(column.type):
         return pa.chunked_array([[None if v is None else _json(v) for v in _plain(column)]], pa.string())

@@ -6,6 +6,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
+from services.features.parity import ParitySampler
 from services.features.projects import Projects
 from services.runtime.clocks import Clock
 
@@ -70,6 +71,27 @@ class ProjectMetrics(Collector):
                     "ready": float(project.ready.is_set()),
                 },
             )
+
+
+class ParityMetrics(Collector):
+    """What became of the profiles that were recomputed to prove them."""
+
+    def __init__(self, sampler: ParitySampler) -> None:
+        self._sampler = sampler
+
+    def collect(self) -> Iterable[Metric]:
+        """All metrics, labelled by project."""
+        texts = {
+            "checked": "Values served that were recomputed from the archive and compared.",
+            "mismatches": "Values among them that differed: a fault of the service.",
+            "skipped": "Values that could not be compared: not served yet, or older than the log.",
+            "dropped": "Sampled profiles that were not compared: too many waited, or definitions changed.",
+        }
+        for name, text in texts.items():
+            family = CounterMetricFamily(f"inkling_features_parity_{name}", text, labels=["project"])
+            for project, counts in self._sampler.counts.items():
+                family.add_metric([project], getattr(counts, name))
+            yield family
 
 
 def _suffix(family: Metric) -> str:

@@ -41,7 +41,7 @@ POLICIES = {
     **{f"/{SERVICE_NAME}/{method}": frozenset({Role.READ, Role.DEFINE, Role.SERVICE}) for method in _READS},
     **{f"/{SERVICE_NAME}/{method}": frozenset({Role.DEFINE}) for method in _WRITES},
 }
-OPERATION_ROLES = frozenset({Role.DEFINE})
+OPERATION_ROLES = frozenset({Role.DEFINE, Role.OPERATE})
 MAX_REQUEST_ID = 128
 _GROUP_FIELDS = ("description", "attribute_key", "owner", "attributes")
 _SERVICE_FIELDS = ("description", "owner", "attribute_groups")

@@ -11,6 +11,7 @@ from inkling.features.v1 import profile_pb2
 from inkling.features.v1 import profile_service_pb2 as messages
 from services.features import wire
 from services.features.definitions import GroupState
+from services.features.parity import ParitySampler, Served
 from services.features.profiles import CompiledSelection, ProfileReader, Selection, as_of_field, choose
 from services.features.project import Project
 from services.features.projection import Projection
@@ -41,7 +42,8 @@ Context = grpc.aio.ServicerContext[Any, Any]
 class ProfileServicer:
     """Answers what is known of a key, now."""
 
-    def __init__(self, projects: Projects, tokens: PageTokens, clock: Clock) -> None:
+    def __init__(self, projects: Projects, tokens: PageTokens, clock: Clock, sampler: ParitySampler) -> None:
+        self._sampler = sampler
         self._projects = projects
         self._tokens = tokens
         self._clock = clock
@@ -66,7 +68,10 @@ class ProfileServicer:
         """Reads one profile."""
         check_key_value(request.key_value, "key_value")
         compiled, position, as_of = await self._open(request)
-        return compiled.profile(request.key_value, position, as_of)
+        profile = compiled.profile(request.key_value, position, as_of)
+        if self._sampler.chosen(1):
+            await self._offer(request, request.key_value, profile)
+        return profile
 
     async def BatchGetProfiles(self, request: messages.BatchGetProfilesRequest, context: Context) -> bytes:
         """Reads several profiles at one instant: nothing happens between the first and the last."""
@@ -74,7 +79,19 @@ class ProfileServicer:
             raise _out_of_range("key_values", f"must be 1 to {MAX_BATCH}, not {len(request.key_values)}")
         _check_key_values(request.key_values)
         compiled, position, as_of = await self._open(request)
-        return b"".join([wire.delimited(1, compiled.profile(key, position, as_of)) for key in request.key_values])
+        profiles = [compiled.profile(key, position, as_of) for key in request.key_values]
+        for i in self._sampler.chosen(len(profiles)):
+            await self._offer(request, request.key_values[i], profiles[i])
+        return b"".join([wire.delimited(1, profile) for profile in profiles])
+
+    async def _offer(
+        self, request: messages.GetProfileRequest | messages.BatchGetProfilesRequest, key_value: str, profile: bytes
+    ) -> None:
+        """Has a profile that was just served recomputed, later."""
+        project, _ = await self._reader(current_caller().project)
+        selection = selection_of(request.selection)
+        revision = project.catalog.revision
+        self._sampler.offer(Served(project.name, selection, request.attribute_key, revision, key_value, profile))
 
     async def WatchProfiles(
         self, request: messages.WatchProfilesRequest, context: Context

@@ -11,13 +11,19 @@ from google.rpc import error_details_pb2, status_pb2
 
 from inkling.features.v1 import attribute_group_pb2 as groups_pb2
 from inkling.features.v1 import definition_service_pb2 as definitions
+from inkling.features.v1.dataset_service_pb2_grpc import DatasetServiceStub
 from inkling.features.v1.definition_service_pb2_grpc import DefinitionServiceStub
 from inkling.features.v1.profile_service_pb2_grpc import ProfileServiceStub
+from inkling.features.v1.property_service_pb2_grpc import PropertyServiceStub
+from inkling.features.v1.rollup_service_pb2_grpc import RollupServiceStub
+from inkling.features.v1.segment_service_pb2_grpc import SegmentServiceStub
 from services.features.app import open_app
+from services.features.archive import Listings
 from services.features.settings import FeaturesSettings
 from services.runtime.clocks import ManualClock
 from services.runtime.server import Server
 from tests.features.memory_log import MemoryLog
+from tests.features.memory_sink import MemorySink
 
 DAY_US = 86_400_000_000
 GROUP = "attributeGroups/shopping/versions/1"
@@ -29,6 +35,10 @@ class Client:
     def __init__(self, channel: grpc.aio.Channel) -> None:
         self.definitions = DefinitionServiceStub(channel)
         self.profiles = ProfileServiceStub(channel)
+        self.properties = PropertyServiceStub(channel)
+        self.rollups = RollupServiceStub(channel)
+        self.segments = SegmentServiceStub(channel)
+        self.datasets = DatasetServiceStub(channel)
         self.operations = operations_pb2_grpc.OperationsStub(channel)
 
     async def publish(self, name: str) -> groups_pb2.AttributeGroup:
@@ -48,10 +58,12 @@ class Client:
 
 
 @asynccontextmanager
-async def serving(settings: FeaturesSettings, log: MemoryLog, clock: ManualClock) -> AsyncIterator[Client]:
+async def serving(
+    settings: FeaturesSettings, log: MemoryLog, clock: ManualClock, listings: Listings | None = None
+) -> AsyncIterator[Client]:
     """A running server and a client of it."""
     async with (
-        open_app(settings, log, clock) as app,
+        open_app(settings, log, clock, listings, MemorySink(log, clock)) as app,
         Server.open(settings, app.services, registry=app.registry) as server,
         grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel,
     ):
