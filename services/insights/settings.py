@@ -1,0 +1,36 @@
+"""Settings of the insights service: the environment variables INKLING_INSIGHTS_*."""
+
+from pathlib import Path
+from typing import ClassVar, Literal
+
+from pydantic import Field
+
+from services.runtime.settings import Settings
+
+
+class InsightsSettings(Settings):
+    """What insights can be told beyond what every service can."""
+
+    name: ClassVar[str] = "insights"
+
+    port: int = Field(default=7003, ge=0, le=65535)
+    ingest_target: str = "127.0.0.1:7001"
+    """Where ingest is: the log that insights are evaluated over. It is shown `service_key`."""
+    ingest_ca_file: Path | None = None
+    """Authorities of ingest's certificate; plaintext without."""
+    ingest_compression: Literal["none", "lz4", "zstd"] = "none"
+    """How ingest sends the log."""
+    snapshot_events: int = Field(default=500_000, ge=1)
+    """A project's state is written to the blob store after so many events,"""
+    snapshot_seconds: float = Field(default=60.0, gt=0)
+    """or after so long, if there was any event."""
+    tick_seconds: float = Field(default=0.5, gt=0)
+    """How often insights that time alone changes are noticed and pushed to watchers."""
+    apply_bytes: int = Field(default=512 * 1024, ge=1024)
+    """The most bytes of the log applied at once: larger is faster, smaller answers sooner."""
+    journal_days: float = Field(default=30.0, gt=0)
+    """How long changes are kept for watchers that come back,"""
+    journal_changes: int = Field(default=1_000_000, ge=1)
+    """and how many of them at most, of each project."""
+    unbounded_is_error: bool = False
+    """Whether a query must bound its rows in time with DATETIME_FROM."""
