@@ -56,6 +56,10 @@ class ReferenceIndex:
         """The codes of the profiles that refer to a value now; not to be changed."""
         return self._referring.get(target, _NOBODY)
 
+    def targets(self) -> list[str]:
+        """All values that somebody refers to now."""
+        return list(self._referring)
+
     def target(self, code: int) -> str:
         """To whom a profile refers, or an empty text."""
         return self._target.get(code, "")

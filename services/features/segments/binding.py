@@ -3,15 +3,18 @@
 from collections.abc import Iterator
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from services.features.projection import Projection
+from services.features.references import ReferenceIndex
 from services.features.segments.checking import check
 from services.features.segments.evaluate_many import ManyProfiles
 from services.features.segments.evaluate_one import OneProfile
+from services.features.segments.fields import ProfileFields
 from services.features.segments.language import ConditionParser
 from services.features.segments.membership import Timers
-from services.features.segments.readers import ProfileFields, Reader
+from services.features.segments.readers import Reader
 from services.features.segments.tree import Condition, moving
 from services.features.segments.universe import Codes, Universe
 from services.kernel.engine import Engine
@@ -30,6 +33,10 @@ class Bound:
         self.universe = universe
         self.engines: frozenset[Engine] = frozenset(engine for reader in readers for engine in reader.engines)
         """Whose touched keys concern it."""
+        self.indexes: frozenset[ReferenceIndex] = frozenset(
+            reader.index for reader in readers if reader.index is not None
+        )
+        """Whose touched profiles concern it."""
         self.moving = bool(moving(condition.tree))
         """Whether time alone changes answers, though no value changes."""
         self._readers = readers
@@ -71,6 +78,9 @@ def bind(
         if reader is None:
             return None
         readers.append(reader)
+        if reader.index is not None:
+            # Whom others refer to is a profile, also when nothing is known of it by itself.
+            universe.take_in(pa.array(reader.index.targets(), pa.string()))
     return Bound(condition, readers, universe)
 
 

@@ -12,22 +12,23 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 
 import numpy as np
+import pyarrow as pa
 
 from services.features.project import Project
 from services.features.projection import Projection, Touched
 from services.features.segments.binding import bind, chunks, instant_of
 from services.features.segments.definitions import SegmentDefinition, new_uid
+from services.features.segments.fields import ProfileFields
 from services.features.segments.language import ConditionError, ConditionParser
 from services.features.segments.live import LiveSegment, SegmentState, Turn
 from services.features.segments.membership import frozen
-from services.features.segments.readers import ProfileFields
 from services.features.segments.shelf import MembershipShelf
 from services.features.segments.store import SegmentStore
 from services.features.segments.universe import Codes, Universe
 from services.features.settings import FeaturesSettings
 from services.kernel.engine import Engine
 from services.runtime.errors import DeadlineExceeded, OutOfRange
-from services.runtime.journal import ChangeJournal
+from services.runtime.journal import ChangeJournal, Page
 
 _LOGGER = logging.getLogger(__name__)
 _PAUSE_SECONDS = 0.02
@@ -68,6 +69,8 @@ class SegmentKeeper:
         self._settings = settings
         self._universes: dict[str, Universe] = {}
         self._touched: dict[Engine, list[Codes]] = {}
+        self._referred: dict[str, set[str]] = {}
+        """By attribute key: profiles touched through those that refer to them."""
         self._wake = asyncio.Event()
         self._progress = asyncio.Event()
         self._lock = asyncio.Lock()
@@ -201,6 +204,11 @@ class SegmentKeeper:
             parts.append(codes)
             if len(parts) > 256:
                 parts[:] = [np.unique(np.concatenate(parts))]
+        for live in self.live.values():
+            if live.bound is not None:
+                # What an index says holds within this step only.
+                for index in live.bound.indexes:
+                    self._referred.setdefault(live.universe.attribute_key, set()).update(index.touched)
         self._wake.set()
 
     async def _rest(self) -> None:
@@ -245,6 +253,12 @@ class SegmentKeeper:
 
     def _distribute(self) -> None:
         """Tells segments which of their profiles were touched."""
+        referred, self._referred = self._referred, {}
+        for attribute_key, keys in referred.items():
+            numbers = self._universes[attribute_key].take_in(pa.array(sorted(keys), pa.string()))
+            for live in self.live.values():
+                if live.universe.attribute_key == attribute_key and live.bound is not None and live.bound.indexes:
+                    live.look_at(numbers)
         touched, self._touched = self._touched, {}
         for engine, parts in touched.items():
             universe = self._universes.get(engine.attribute_key)
@@ -311,17 +325,18 @@ class SegmentKeeper:
     async def _recover(self, live: LiveSegment) -> None:
         """Takes the membership as it was published last."""
         saved = await self._shelf.load(live.definition)
+        pages: list[Page] = []
         try:
             if saved is None:
                 raise OutOfRange("there is no membership on the shelf")
+            while not pages or not pages[-1].complete:
+                after = pages[-1].reached if pages else saved.sequence
+                pages.append(
+                    await self._journal.read(self._project.name, [live.definition.stream], after, _CHANGES_AT_ONCE)
+                )
             live.recover(saved)
-            after = saved.sequence
-            while True:
-                page = await self._journal.read(self._project.name, [live.definition.stream], after, _CHANGES_AT_ONCE)
+            for page in pages:
                 live.repeat(page.entries)
-                after = page.reached
-                if page.complete:
-                    break
         except OutOfRange as error:
             # What watchers know is not known any more: they start anew, with the members as they are.
             _LOGGER.warning("the members of %s are found anew: %s", live.definition.name, error.message)

@@ -7,20 +7,17 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from services.features.catalog import Catalog
-from services.features.compile import compile_attribute
-from services.features.dataset import typed
-from services.features.definitions import Attribute, AttributeGroup, GroupState
-from services.features.projection import Projection, Slot
-from services.features.segments.schema import KINDS, Elapsed, Field, Schema
+from services.features.dataset import ARROW_TYPES, typed
+from services.features.definitions import Attribute, ValueType
+from services.features.projection import Slot
+from services.features.references import ReferenceIndex
+from services.features.rollup_sources import RolledUp
+from services.features.rollups import OutOfRangeError, RollupDefinition, combine, result_type
 from services.features.segments.universe import Codes, Universe
 from services.features.values import answer
-from services.kernel.aggregations import Function
 from services.kernel.column import Column
 from services.kernel.engine import Engine
 from services.kernel.expressions import Instant
-
-_SINCE = (Function.TIME_SINCE_FIRST, Function.TIME_SINCE_LAST)
 
 
 class Reader(Protocol):
@@ -29,6 +26,11 @@ class Reader(Protocol):
     @property
     def engines(self) -> tuple[Engine, ...]:
         """Whose touched keys may have other values."""
+        ...
+
+    @property
+    def index(self) -> ReferenceIndex | None:
+        """Who refers to the profiles, where values come from those."""
         ...
 
     @property
@@ -46,7 +48,9 @@ class Reader(Protocol):
 
 
 class AttributeReader:
-    """The values of an attribute."""
+    """The values of an attribute, or of anything else that one aggregation of the profiles' own events gives."""
+
+    index: ReferenceIndex | None = None
 
     def __init__(self, attribute: Attribute, slot: Slot, universe: Universe, *, elapsed: bool) -> None:
         self.engines = (slot.engine,)
@@ -89,55 +93,63 @@ def origins(column: Column, now_us: int) -> pa.Array:
     return pa.array(now_us - spans, mask=missing)
 
 
-def elapsed_of(attribute: Attribute) -> Elapsed | None:
-    """What an attribute that counts the seconds since an event is, else None."""
-    if attribute.aggregation not in _SINCE:
-        return None
-    assert attribute.type is not None, "validated before"
-    default = attribute.default_value
-    return Elapsed(attribute.type, default if isinstance(default, int | float) else None)
+class RollupReader:
+    """The values of a roll-up: computed over the profiles that refer to one."""
 
+    engines: tuple[Engine, ...] = ()
+    """Changes of others are told by the index."""
 
-class ProfileFields:
-    """The fields that the profiles of a project have now, and their readers."""
-
-    def __init__(self, catalog: Catalog) -> None:
-        self._catalog = catalog
+    def __init__(
+        self,
+        definition: RollupDefinition,
+        index: ReferenceIndex,
+        source: RolledUp | None,
+        slot: Slot | None,
+        universe: Universe,
+    ) -> None:
+        """Without a source the profiles that refer are counted."""
+        self.index: ReferenceIndex | None = index
+        self._index = index
+        self._definition = definition
+        self._source = source
+        self._slot = slot
+        self._universe = universe
 
     @property
-    def revision(self) -> int:
-        """Rises when fields may have changed."""
-        return self._catalog.revision
+    def place(self) -> Hashable:
+        """See Reader."""
+        # What it reads may be another version of an attribute, at the same place.
+        return id(self)
 
-    def attribute_keys(self) -> list[str]:
-        """The attribute keys that anything is known of."""
-        return sorted({stored.group.attribute_key for stored in self._catalog.published})
-
-    def schema(self, attribute_key: str) -> Schema:
-        """What conditions on the profiles of an attribute key can speak of: the latest published groups' attributes."""
-        fields = []
-        for group in self._groups(attribute_key):
-            for attribute in group.attributes:
-                assert attribute.type is not None, "validated before"
-                elapsed = elapsed_of(attribute)
-                fields.append(Field(group.group_id, attribute.name, KINDS[attribute.type], elapsed))
-        return Schema(attribute_key, fields)
-
-    def reader(self, field: Field, universe: Universe, projection: Projection) -> Reader | None:
-        """Reads a field of the schema; None while it is still being filled."""
-        stored = self._catalog.latest_published(field.namespace)
-        if stored is None or stored.state is not GroupState.SERVING:
+    def one(self, number: int, now_us: int) -> Any:
+        """See Reader."""
+        codes = self._index.referring(self._universe.text(number))
+        function, source, slot = self._definition.function, self._source, self._slot
+        assert function is not None, "validated before"
+        if not codes:
             return None
-        attribute = next((each for each in stored.group.attributes if each.name == field.name), None)
-        if attribute is None:
+        if source is None or slot is None:
+            return len(codes)
+        values = []
+        for code in codes:
+            own = (
+                code
+                if slot.engine is self._index.engine
+                else slot.engine.key_codes.find(self._index.engine.key_of(code))
+            )
+            value = source.value_of(slot.engine.reading(slot.place, own))
+            if value is not None:
+                values.append(value)
+        try:
+            result = combine(function, source.value_type, values)
+        except OutOfRangeError:
             return None
-        slot = projection.slot(universe.attribute_key, compile_attribute(attribute))
-        return None if slot is None else AttributeReader(attribute, slot, universe, elapsed=field.elapsed is not None)
+        return result.us if isinstance(result, Instant) else result
 
-    def _groups(self, attribute_key: str) -> list[AttributeGroup]:
-        latest: dict[str, AttributeGroup] = {}
-        for stored in self._catalog.published:
-            newest = self._catalog.latest_published(stored.group.group_id)
-            if newest is not None and newest.group.attribute_key == attribute_key:
-                latest[stored.group.group_id] = newest.group
-        return [latest[group_id] for group_id in sorted(latest)]
+    def many(self, numbers: Codes, now_us: int) -> pa.Array:
+        """See Reader. There is no faster way: each value is a walk over those who refer."""
+        assert self._definition.function is not None, "validated before"
+        value_type = ValueType.INT64 if self._source is None else self._source.value_type
+        kind = ARROW_TYPES[result_type(self._definition.function, value_type)]
+        values = [self.one(number, now_us) for number in numbers.tolist()]
+        return pa.array(values, pa.int64() if pa.types.is_timestamp(kind) else kind)

@@ -23,10 +23,10 @@ from services.features.segments.definitions import (
     parse_segment_name,
     refuse_mistakes,
 )
+from services.features.segments.fields import ProfileFields
 from services.features.segments.keeper import SegmentKeeper
 from services.features.segments.language import ConditionError, ConditionParser, Mistake
 from services.features.segments.live import LiveSegment, SegmentState
-from services.features.segments.readers import ProfileFields
 from services.features.segments.shelf import MembershipShelf
 from services.features.segments.store import SegmentStore
 from services.features.settings import FeaturesSettings
