@@ -83,7 +83,7 @@ def tokenize(text: str, dialect: Dialect) -> Tokens:
             tokens.append(Token(_SYMBOLS[found], found, span))
         elif kind == "BAD_NUMBER":
             hint = "digits, and perhaps a point and digits; a space before the next word"
-            errors.append(Diagnostic(Code.NUMBER, Phase.LEX, f"{_short(found)} is not a number", span, hint))
+            errors.append(Diagnostic(Code.NUMBER, Phase.LEX, f"{shortened(found)} is not a number", span, hint))
         elif kind == "OPEN_STRING":
             hint = f"close it with {found}"
             errors.append(Diagnostic(Code.STRING, Phase.LEX, "a string that does not end", span, hint))
@@ -135,5 +135,6 @@ def _string(found: str, span: Span, tokens: list[Token], errors: list[Diagnostic
     tokens.append(Token("STRING", found, span, value))
 
 
-def _short(text: str) -> str:
+def shortened(text: str) -> str:
+    """A token's text for a message."""
     return text if len(text) <= 40 else text[:37] + "..."

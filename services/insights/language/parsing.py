@@ -1,17 +1,19 @@
 """Text to syntax: lark's LALR tables over the tokens of `lexer.py`, and what a parse error says."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cache
 from importlib import resources
+from itertools import accumulate, pairwise
 from typing import Any
 
 from lark import Lark, UnexpectedToken
 from lark import Token as LarkToken
 from lark.lexer import Lexer
+from lark.parsers.lalr_interactive_parser import InteractiveParser
 
 from services.insights.language.building import Builder, bare
 from services.insights.language.diagnostics import Code, Diagnostic, Phase, QueryError
-from services.insights.language.lexer import Token, tokenize
+from services.insights.language.lexer import MAX_ERRORS, Token, shortened, tokenize
 from services.insights.language.limits import too_deep, too_long
 from services.insights.language.syntax import Query, Syntax
 from services.insights.language.tree import Dialect
@@ -30,6 +32,7 @@ _WORDS = {
     "COMMA": ",",
     "$END": "the end of the text",
 }
+_CLAUSES = frozenset({"WHERE", "HAVING"})
 _EXTENDED_WORDS = frozenset({"BETWEEN", "LIKE", "IS"})
 _OF_EXTENDED = "the strict dialect has none; set the extended dialect for this insight"
 
@@ -84,16 +87,43 @@ def _parse(text: str, dialect: Dialect, start: str) -> Any:
     if deep is not None:
         raise QueryError([deep])
     state = machine(dialect).parse_interactive(start=start)
-    end = Token("$END", "", read.end)
-    previous: Token | None = None
-    for token in (*read.tokens, end):
+    tokens = (*read.tokens, Token("$END", "", read.end))
+    for at, token in enumerate(tokens):
         try:
             result = state.feed_token(as_lark(token))
         except UnexpectedToken:
-            accepted: set[str] = state.accepts()  # type: ignore[no-untyped-call]
-            raise QueryError([_unexpected(token, previous, accepted, dialect)]) from None
-        previous = token
+            first = _unexpected(tokens, at, state, dialect)
+            raise QueryError([first, *_later_errors(tokens, at, dialect)]) from None
     return bare(result)
+
+
+def _later_errors(tokens: Sequence[Token], at: int, dialect: Dialect) -> list[Diagnostic]:
+    """The errors of the conditions after the one with an error at a token, each read by itself.
+
+    Where one ends too early nothing is said: that may come of the first error.
+    """
+    depths = list(accumulate((token.kind == "LPAR") - (token.kind == "RPAR") for token in tokens))
+    # In the head of a query conditions begin with the next clause; in a clause also after the unexpected token itself.
+    head = tokens[0].kind == "INFER" and not any(token.kind in _CLAUSES for token in tokens[:at])
+    clause = next((i for i in range(at + 1, len(tokens)) if tokens[i].kind in _CLAUSES), len(tokens)) if head else at
+    ends = [
+        i
+        for i in range(clause, len(tokens))
+        if depths[i] == 0
+        and (tokens[i].kind in ("AND", "HAVING") or (tokens[i].kind == ("OR" if i == at else "WHERE")))
+    ]
+    errors: list[Diagnostic] = []
+    for start, end in pairwise((*ends, len(tokens) - 1)):
+        state = machine(dialect).parse_interactive(start="expression")
+        for index in range(start + 1, end):
+            try:
+                state.feed_token(as_lark(tokens[index]))
+            except UnexpectedToken:
+                errors.append(_unexpected(tokens, index, state, dialect))
+                break
+        if len(errors) >= MAX_ERRORS - 1:
+            break
+    return errors
 
 
 def as_lark(token: Token) -> LarkToken:
@@ -101,13 +131,15 @@ def as_lark(token: Token) -> LarkToken:
     return LarkToken(token.kind, token)
 
 
-def _unexpected(found: Token, previous: Token | None, accepted: set[str], dialect: Dialect) -> Diagnostic:
-    """The error at the first token that cannot stand where it does."""
+def _unexpected(tokens: Sequence[Token], at: int, state: InteractiveParser, dialect: Dialect) -> Diagnostic:
+    """The error of a token that cannot stand where it does."""
+    found, previous = tokens[at], tokens[at - 1] if at else None
+    accepted: set[str] = state.accepts()  # type: ignore[no-untyped-call]
     strict = dialect is Dialect.STRICT
     wants_name = accepted == {"NAME"}
     if strict and found.kind in ("OR", "NOT") and not wants_name:
         return Diagnostic(Code.UNSUPPORTED, Phase.PARSE, f"{found.kind} is not supported", found.span, _OF_EXTENDED)
-    shown = f"{found.text!r}" if found.text else _WORDS["$END"]
+    shown = repr(shortened(found.text)) if found.text else _WORDS["$END"]
     expected = _expected(accepted)
     message = f"unexpected {shown}; expected {expected}" if expected else f"unexpected {shown}"
     return Diagnostic(Code.SYNTAX, Phase.PARSE, message, found.span, _hint(found, previous, accepted, strict))

@@ -90,6 +90,24 @@ def test_common_mistakes_have_hints(condition: str, hint: str) -> None:
     assert hint in error.hint
 
 
+def test_later_conditions_with_errors_of_their_own_are_told_too() -> None:
+    text = (
+        "INFER a FROM transactions\nWHERE amount BETWEEN 1 AND 2 AND amount == 3 AND currency IN ()\n"
+        "  AND amount > 1 OR merchant = 'a'\nHAVING SUM(amount) > 1 2 AND (amount > 1 AND amount == 2) AND SUM("
+    )
+    assert [(each.code.value, each.span.line, each.span.column) for each in errors(text)] == [
+        ("E_SYNTAX", 2, 14),
+        ("E_SYNTAX", 2, 42),
+        ("E_SYNTAX", 2, 63),
+        ("E_UNSUPPORTED", 3, 18),
+        ("E_SYNTAX", 4, 24),
+        ("E_SYNTAX", 4, 38),
+    ]
+    assert len(where(" AND ".join(["amount == 1"] * 100))) == 20
+    assert codes("INFER and FROM transactions WHERE amount > 0 AND amount == 1") == ["E_SYNTAX", "E_SYNTAX"]
+    assert where("amount > 0 OR amount == 1") == ["E_UNSUPPORTED", "E_SYNTAX"]
+
+
 def test_one_parenthesised_literal_is_an_array_right_of_in_alone() -> None:
     assert isinstance(parse_in("amount IN (5)").right, Array)
     assert isinstance(parse_in("amount IN (-5)").right, Array)
