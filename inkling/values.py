@@ -1,12 +1,12 @@
 """Python values and the `Value` messages that carry them."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from inkling.types.v1.value_pb2 import StringList
+from inkling.types.v1.value_pb2 import ListValue, RecordValue, StringList
 from inkling.types.v1.value_pb2 import Value as ValueMessage
 
 PropertyValue = None | str | bool | int | float | datetime | list[str]
@@ -14,6 +14,9 @@ PropertyValue = None | str | bool | int | float | datetime | list[str]
 
 AttributeValue = None | str | bool | int | float | datetime | list[str] | list[int] | list[float] | dict[str, int]
 """What an attribute may be."""
+
+NestedValue = None | str | bool | int | float | datetime | Sequence["NestedValue"] | Mapping[str, "NestedValue"]
+"""What a property of a profile may be: also lists and records of anything."""
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -38,6 +41,28 @@ def encode(value: PropertyValue) -> ValueMessage:
         case _:
             kind = type(value).__name__
             raise TypeError(f"a value is None, str, bool, int, float, datetime or a list of str, not {kind}")
+
+
+def encode_nested(value: NestedValue) -> ValueMessage:
+    """The message of a property's value: lists and mappings may hold values of any kind. TypeError for another kind."""
+    if isinstance(value, Mapping):
+        return ValueMessage(
+            record_value=RecordValue(fields={name: encode_nested(each) for name, each in value.items()})
+        )
+    if isinstance(value, list | tuple):
+        return ValueMessage(list_value=ListValue(values=[encode_nested(each) for each in value]))
+    return encode(value)  # type: ignore[arg-type]
+
+
+def decode_nested(message: ValueMessage) -> NestedValue:
+    """The value of a property; None when no kind is set."""
+    match message.WhichOneof("kind"):
+        case "list_value":
+            return [decode_nested(each) for each in message.list_value.values]
+        case "record_value":
+            return {name: decode_nested(each) for name, each in message.record_value.fields.items()}
+        case _:
+            return decode(message)
 
 
 def decode(message: ValueMessage) -> AttributeValue:

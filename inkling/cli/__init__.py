@@ -19,6 +19,8 @@ from inkling.cli import (
     keys,
     profile,
     project,
+    properties,
+    rollups,
     rules,
     up,
 )
@@ -56,6 +58,8 @@ def make_app() -> typer.Typer:
     app.add_typer(collections.app, name="collections")
     app.add_typer(dead_letters.app, name="dead-letters")
     app.add_typer(project.app, name="project")
+    app.add_typer(properties.app, name="properties")
+    app.add_typer(rollups.app, name="rollups")
     app.add_typer(rules.app, name="rules")
     app.add_typer(keys.app, name="keys")
     return app

@@ -16,6 +16,7 @@ app = typer.Typer(no_args_is_help=True, help="Reads and watches profiles.")
 Service = Annotated[str, typer.Option("--service", help="The feature service to read.")]
 Groups = Annotated[list[str] | None, typer.Option("--group", help="A group, or group/version. Repeatable.")]
 Attributes = Annotated[list[str] | None, typer.Option("--attribute", help="group:attribute. Repeatable.")]
+AttributeKey = Annotated[str, typer.Option("--key", help="The attribute key; needed when the project has several.")]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object a line, also on a terminal.")]
 
 
@@ -26,14 +27,23 @@ def get(
     service: Service = "",
     group: Groups = None,
     attribute: Attributes = None,
+    attribute_key: AttributeKey = "",
     min_position: Annotated[int, typer.Option(help="Answer once this position of the log is applied.")] = 0,
     as_json: Json = False,
 ) -> None:
-    """Reads profiles: a table on a terminal, else JSON lines with values and statuses."""
-    require_selection(service, group, attribute)
+    """Reads profiles: a table on a terminal, else JSON lines with values and statuses.
+
+    Without a selection: everything known of the attribute key.
+    """
     with connection.of(context).client() as client:
         for found in client.profiles.batch_get(
-            keys, service=service, groups=group or (), attributes=attribute or (), min_position=min_position
+            keys,
+            service=service,
+            groups=group or (),
+            attributes=attribute or (),
+            everything=not (service or group or attribute),
+            attribute_key=attribute_key,
+            min_position=min_position,
         ):
             show(found, as_json)
 
@@ -45,18 +55,23 @@ def watch(
     service: Service = "",
     group: Groups = None,
     attribute: Attributes = None,
+    attribute_key: AttributeKey = "",
     resume_token: Annotated[str, typer.Option(help="Go on after what an earlier run has shown.")] = "",
     interval: Annotated[float, typer.Option(help="Changes closer together (seconds) come as one.")] = 0.1,
     as_json: Json = False,
 ) -> None:
-    """Shows profiles as they change, by events or by time alone, until interrupted."""
-    require_selection(service, group, attribute)
+    """Shows profiles as they change, by events or by time alone, until interrupted.
+
+    Without a selection: everything known of the attribute key.
+    """
     with connection.of(context).client() as client:
         for changes in client.profiles.watch(
             keys or (),
             service=service,
             groups=group or (),
             attributes=attribute or (),
+            everything=not (service or group or attribute),
+            attribute_key=attribute_key,
             resume_token=resume_token,
             min_interval=timedelta(seconds=interval),
             send_initial=bool(keys),
@@ -90,12 +105,6 @@ def erase(
         say(note)
 
 
-def require_selection(service: str, groups: list[str] | None, attributes: list[str] | None) -> None:
-    """Something must be chosen to read."""
-    if not (service or groups or attributes):
-        fail("say what to read: --service NAME, --group NAME or --attribute GROUP:NAME")
-
-
 def show(profile: Profile, as_json: bool) -> None:
     """Prints a profile."""
     if as_json or not sys.stdout.isatty():
@@ -103,6 +112,13 @@ def show(profile: Profile, as_json: bool) -> None:
             {
                 profile.attribute_key: profile.key_value,
                 **profile.values,
+                **(
+                    {"$properties": {n: each.value for n, each in profile.properties.items()}}
+                    if profile.properties
+                    else {}
+                ),
+                **({"$rollups": {n: each.value for n, each in profile.rollups.items()}} if profile.rollups else {}),
+                **({"$segments": list(profile.segments)} if profile.segments else {}),
                 "$status": {name: str(status) for name, status in profile.statuses.items()},
                 "$position": profile.position,
                 "$as_of": profile.as_of_time,
@@ -111,5 +127,16 @@ def show(profile: Profile, as_json: bool) -> None:
         return
     print_table(
         [f"{profile.attribute_key} {profile.key_value}", "value", "status", "last event"],
-        [[name, each.value, str(each.status), each.last_event_time] for name, each in profile.readings.items()],
+        [
+            *([name, each.value, str(each.status), each.last_event_time] for name, each in profile.readings.items()),
+            *(
+                [f"{name} (set by {each.source or 'nobody'})", each.value, str(each.status), each.event_time]
+                for name, each in profile.properties.items()
+            ),
+            *(
+                [f"{name} (roll-up)", each.value, str(each.status), each.last_event_time]
+                for name, each in profile.rollups.items()
+            ),
+            *([["in segments", ", ".join(profile.segments), "", None]] if profile.segments else []),
+        ],
     )

@@ -13,6 +13,7 @@ from inkling.client.definitions import Applied, AsyncDefinitions
 from inkling.client.events import AsyncEvents
 from inkling.client.profiles import AsyncProfiles
 from inkling.client.project import AsyncProject
+from inkling.client.properties import AsyncProperties
 from inkling.client.subjects import AsyncSubjects
 from inkling.client.transport import RetryPolicy, ServiceName, TlsFiles, Transport
 from inkling.definitions import Definition, StreamAttributeGroup
@@ -67,6 +68,7 @@ class AsyncClient:
         self.project = AsyncProject(self._transport)
         self.definitions = AsyncDefinitions(self._transport)
         self.profiles = AsyncProfiles(self._transport)
+        self.properties = AsyncProperties(self._transport)
         self.subjects = AsyncSubjects(self._transport)
         self.datasets = AsyncDatasets(self._transport)
 

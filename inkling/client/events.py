@@ -67,6 +67,7 @@ class AsyncEvents:
             lambda: stub.IngestStream(metadata=self._transport.metadata()),
             self._transport.retry,
             window,
+            lambda request, response: BatchResult(request.sequence, read_result(response.result, request.events)),
         )
         requests: AsyncIterator[StreamRequest] = numbered(in_batches(events, batch_size))
         async for acknowledged in stream.run(requests):

@@ -1,8 +1,9 @@
 """Reads and watches profiles."""
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
 from functools import cached_property
@@ -14,7 +15,7 @@ from inkling.client.transport import Transport
 from inkling.errors import from_rpc_error
 from inkling.features.v1 import profile_pb2, profile_service_pb2
 from inkling.features.v1.profile_service_pb2_grpc import ProfileServiceStub
-from inkling.values import AttributeValue, decode, duration, instant
+from inkling.values import AttributeValue, NestedValue, decode, decode_nested, duration, instant
 
 if TYPE_CHECKING:
     from inkling.features.v1.profile_service_pb2_grpc import ProfileServiceAsyncStub
@@ -58,8 +59,20 @@ class Reading:
 
 
 @dataclass(frozen=True, slots=True)
+class PropertyReading:
+    """The value of one property, the event time of its last write, and who set it (`api`, `rule:…`, `model:…`)."""
+
+    value: NestedValue
+    status: Status
+    event_time: datetime | None = None
+    source: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Profile:
     """What is known of one key: readings by attribute name, in the order of their definitions.
+
+    Where everything was asked for, an attribute that several groups have is named `group:attribute`.
 
     They hold up to `position` of the log, and up to the instant `as_of_time` (exclusive): None while the clock of a log
     without events has not begun.
@@ -70,6 +83,9 @@ class Profile:
     readings: Mapping[str, Reading]
     position: int
     as_of_time: datetime | None
+    properties: Mapping[str, PropertyReading] = field(default_factory=dict)
+    rollups: Mapping[str, Reading] = field(default_factory=dict)
+    segments: tuple[str, ...] = ()
 
     def __getitem__(self, attribute: str) -> AttributeValue:
         return self.readings[attribute].value
@@ -97,7 +113,8 @@ class AsyncProfiles:
     """What is known of a key, now.
 
     A selection is a `service`, or `groups` (with `/version`, else the latest published), or single `attributes`
-    (`group:attribute` or `group/version:attribute`).
+    (`group:attribute` or `group/version:attribute`); and beside these `properties` and `rollups` by name (`*` for all)
+    and `segments`. Or it is `everything` known of an attribute key.
     """
 
     def __init__(self, transport: Transport) -> None:
@@ -110,6 +127,10 @@ class AsyncProfiles:
         service: str = "",
         groups: Sequence[str] = (),
         attributes: Sequence[str] = (),
+        properties: Sequence[str] = (),
+        rollups: Sequence[str] = (),
+        segments: bool = False,
+        everything: bool = False,
         attribute_key: str = "",
         min_position: int = 0,
         wait: timedelta | None = None,
@@ -122,7 +143,7 @@ class AsyncProfiles:
         request = profile_service_pb2.GetProfileRequest(
             attribute_key=attribute_key,
             key_value=key_value,
-            selection=selection(service, groups, attributes),
+            selection=selection(service, groups, attributes, properties, rollups, segments, everything),
             min_position=min_position,
             wait_timeout=None if wait is None else duration(wait),
         )
@@ -135,6 +156,10 @@ class AsyncProfiles:
         service: str = "",
         groups: Sequence[str] = (),
         attributes: Sequence[str] = (),
+        properties: Sequence[str] = (),
+        rollups: Sequence[str] = (),
+        segments: bool = False,
+        everything: bool = False,
         attribute_key: str = "",
         min_position: int = 0,
         wait: timedelta | None = None,
@@ -146,7 +171,7 @@ class AsyncProfiles:
             request = profile_service_pb2.BatchGetProfilesRequest(
                 attribute_key=attribute_key,
                 key_values=key_values[start : start + 1_000],
-                selection=selection(service, groups, attributes),
+                selection=selection(service, groups, attributes, properties, rollups, segments, everything),
                 min_position=min_position,
                 wait_timeout=None if wait is None else duration(wait),
             )
@@ -161,6 +186,11 @@ class AsyncProfiles:
         service: str = "",
         groups: Sequence[str] = (),
         attributes: Sequence[str] = (),
+        properties: Sequence[str] = (),
+        rollups: Sequence[str] = (),
+        segments: bool = False,
+        everything: bool = False,
+        attribute_key: str = "",
         resume_token: str = "",
         min_interval: timedelta | None = None,
         send_initial: bool = False,
@@ -172,7 +202,8 @@ class AsyncProfiles:
         attempt = 0
         while True:
             request = profile_service_pb2.WatchProfilesRequest(
-                selection=selection(service, groups, attributes),
+                attribute_key=attribute_key,
+                selection=selection(service, groups, attributes, properties, rollups, segments, everything),
                 key_values=key_values,
                 resume_token=resume_token,
                 min_interval=None if min_interval is None else duration(min_interval),
@@ -202,12 +233,24 @@ class AsyncProfiles:
         return ProfileServiceStub(self._transport.channel("features"))
 
 
-def selection(service: str, groups: Sequence[str], attributes: Sequence[str]) -> profile_pb2.Selection:
+def selection(
+    service: str,
+    groups: Sequence[str],
+    attributes: Sequence[str],
+    properties: Sequence[str] = (),
+    rollups: Sequence[str] = (),
+    segments: bool = False,
+    everything: bool = False,
+) -> profile_pb2.Selection:
     """What to read; short names become resource names: `web` or `web/2` a group, `web_service` a service."""
     return profile_pb2.Selection(
         feature_service=service_name(service) if service else "",
         attribute_groups=[group_name(each) for each in groups],
         attributes=attributes,
+        properties=properties,
+        rollups=rollups,
+        segments=segments,
+        everything=everything,
     )
 
 
@@ -229,9 +272,33 @@ def read_profile(message: profile_pb2.Profile) -> Profile:
     return Profile(
         attribute_key=message.attribute_key,
         key_value=message.key_value,
-        readings={each.name: read_value(each) for each in message.values},
+        readings={name: read_value(each) for name, each in zip(_names(message), message.values, strict=True)},
         position=message.position,
         as_of_time=instant(message.as_of_time) if message.HasField("as_of_time") else None,
+        properties={each.name: read_property(each) for each in message.properties},
+        rollups={each.name: read_value(each) for each in message.rollups},
+        segments=tuple(message.segments),
+    )
+
+
+def _names(message: profile_pb2.Profile) -> list[str]:
+    """The names of the values: with their group where the name alone is another one's too."""
+    counts = Counter(each.name for each in message.values)
+    return [
+        f"{each.attribute_group.split('/')[1]}:{each.name}"
+        if each.attribute_group and counts[each.name] > 1
+        else each.name
+        for each in message.values
+    ]
+
+
+def read_property(message: profile_pb2.PropertyValue) -> PropertyReading:
+    """The reading of a property's message."""
+    return PropertyReading(
+        value=decode_nested(message.value) if message.HasField("value") else None,
+        status=STATUSES.get(message.status, Status.UNSPECIFIED),
+        event_time=instant(message.event_time) if message.HasField("event_time") else None,
+        source=message.source,
     )
 
 

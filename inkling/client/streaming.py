@@ -5,17 +5,30 @@ import contextlib
 import itertools
 from collections import deque
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable
+from typing import Generic, Protocol, TypeVar
 
 import grpc
 
 from inkling.client.transport import RetryPolicy
 from inkling.errors import Internal, Unavailable, from_rpc_error
-from inkling.events import BatchResult, CustomerEvent, read_result
+from inkling.events import CustomerEvent
 from inkling.ingest.v1 import event_pb2, ingest_service_pb2
 
 StreamRequest = ingest_service_pb2.IngestStreamRequest
-Call = grpc.aio.StreamStreamCall[StreamRequest, ingest_service_pb2.IngestStreamResponse]
-OpenStream = Callable[[], Call]
+
+
+class Numbered(Protocol):
+    """A message of a stream with acknowledgements."""
+
+    @property
+    def sequence(self) -> int:
+        """The client's number."""
+        ...
+
+
+Q = TypeVar("Q", bound=Numbered)
+A = TypeVar("A", bound=Numbered)
+R = TypeVar("R")
 
 MAX_BATCH_BYTES = 8 << 20
 
@@ -58,22 +71,30 @@ def cut(messages: list[event_pb2.Event]) -> Iterable[ingest_service_pb2.IngestRe
     yield from cut(messages[middle:])
 
 
-class ResumingStream:
-    """One logical stream over as many real ones as it takes.
+class ResumingStream(Generic[Q, A, R]):
+    """One logical stream of numbered requests over as many real ones as it takes.
 
     A producer fills a queue from the source; each connection first repeats what was not acknowledged, then goes on from
     the queue. `window` bounds the batches that wait for an acknowledgement.
     """
 
-    def __init__(self, open_stream: OpenStream, retry: RetryPolicy, window: int) -> None:
+    def __init__(
+        self,
+        open_stream: "Callable[[], grpc.aio.StreamStreamCall[Q, A]]",
+        retry: RetryPolicy,
+        window: int,
+        read: Callable[[Q, A], R],
+    ) -> None:
+        """`read` makes the result from a request and its acknowledgement."""
         self._open = open_stream
+        self._read = read
         self._retry = retry
         self._window = asyncio.Semaphore(window)
-        self._queue: asyncio.Queue[StreamRequest | None] = asyncio.Queue()
-        self._unacknowledged: deque[StreamRequest] = deque()
+        self._queue: asyncio.Queue[Q | None] = asyncio.Queue()
+        self._unacknowledged: deque[Q] = deque()
         self._exhausted = False
 
-    async def run(self, requests: AsyncIterator[StreamRequest]) -> AsyncIterator[BatchResult]:
+    async def run(self, requests: AsyncIterator[Q]) -> AsyncIterator[R]:
         """Sends all requests and yields their acknowledgements. Raises an InklingError when retries do not help.
 
         An error of the source is raised once what it gave before is acknowledged.
@@ -106,7 +127,7 @@ class ResumingStream:
         finally:
             await ended(producer)
 
-    async def _produce(self, requests: AsyncIterator[StreamRequest]) -> None:
+    async def _produce(self, requests: AsyncIterator[Q]) -> None:
         try:
             async for request in requests:
                 await self._window.acquire()
@@ -114,7 +135,7 @@ class ResumingStream:
         finally:
             self._queue.put_nowait(None)
 
-    async def _write(self, call: Call) -> None:
+    async def _write(self, call: "grpc.aio.StreamStreamCall[Q, A]") -> None:
         # A call that ends while something is written tells why to its reader.
         with contextlib.suppress(grpc.RpcError, asyncio.InvalidStateError):
             for request in list(self._unacknowledged):
@@ -128,12 +149,12 @@ class ResumingStream:
                     await call.write(following)
             await call.done_writing()
 
-    def _acknowledge(self, response: ingest_service_pb2.IngestStreamResponse) -> BatchResult:
+    def _acknowledge(self, response: A) -> R:
         request = self._unacknowledged.popleft()
         if request.sequence != response.sequence:
             raise Internal(f"the service acknowledged batch {response.sequence}, expected {request.sequence}")
         self._window.release()
-        return BatchResult(request.sequence, read_result(response.result, request.events))
+        return self._read(request, response)
 
 
 async def ended(task: asyncio.Task[None]) -> None:

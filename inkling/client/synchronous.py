@@ -21,6 +21,7 @@ from inkling.client.definitions import AsyncDefinitions
 from inkling.client.events import AsyncEvents
 from inkling.client.profiles import AsyncProfiles
 from inkling.client.project import AsyncProject
+from inkling.client.properties import AsyncProperties
 from inkling.client.subjects import AsyncSubjects
 from inkling.client.transport import RetryPolicy, TlsFiles
 from inkling.errors import ClientClosed
@@ -196,6 +197,23 @@ class Profiles(Face[AsyncProfiles]):
     watch = iterating(AsyncProfiles.watch)
 
 
+class Properties(Face[AsyncProperties]):
+    """The project's properties and roll-ups."""
+
+    declare = blocking(AsyncProperties.declare)
+    declare_many = blocking(AsyncProperties.declare_many)
+    get = blocking(AsyncProperties.get)
+    list = blocking(AsyncProperties.list)
+    update = blocking(AsyncProperties.update)
+    delete = blocking(AsyncProperties.delete)
+    set = blocking(AsyncProperties.set)
+    stream = iterating(AsyncProperties.stream)
+    set_many = blocking(AsyncProperties.set_many)
+    declare_rollup = blocking(AsyncProperties.declare_rollup)
+    list_rollups = blocking(AsyncProperties.list_rollups)
+    delete_rollup = blocking(AsyncProperties.delete_rollup)
+
+
 class Datasets(Face[AsyncDatasets]):
     """The project's training sets."""
 
@@ -254,6 +272,7 @@ class Client(Face[AsyncClient]):
         self.project = Project(client.project, self.thread)
         self.definitions = Definitions(client.definitions, self.thread)
         self.profiles = Profiles(client.profiles, self.thread)
+        self.properties = Properties(client.properties, self.thread)
         self.subjects = Subjects(client.subjects, self.thread)
         self.datasets = Datasets(client.datasets, self.thread)
 

@@ -25,6 +25,8 @@ def test_every_command_explains_itself() -> None:
         "collections": ["list", "get"],
         "dead-letters": ["list", "get", "replay", "purge"],
         "project": ["get", "set"],
+        "properties": ["declare", "list", "delete", "set", "unset", "import"],
+        "rollups": ["declare", "list", "delete"],
         "keys": ["create", "list", "revoke", "rotate"],
     }
     assert run("up", "--help").exit_code == 0
@@ -51,12 +53,6 @@ def test_a_profile_is_one_json_object_with_statuses(threaded_address: str) -> No
     assert (first["user_id"], first["length"], first["missing"], second["length"]) == ("abc", 3, None, 2)
     assert first["$status"] == {"length": "PRESENT", "missing": "NEVER_SEEN"}
     assert first["$position"] == 7
-
-
-def test_a_read_of_nothing_is_refused_with_what_to_say() -> None:
-    done = run("profile", "get", "abc")
-    assert done.exit_code == 2
-    assert "--service NAME" in done.stderr
 
 
 def test_a_csv_import_shows_refused_lines_and_ends_in_code_1(
