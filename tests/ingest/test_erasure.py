@@ -1,5 +1,6 @@
 """After an erasure nothing holds the subject, and whoever follows the log comes to the state without it."""
 
+import asyncio
 import random
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -17,6 +18,7 @@ from services.ingest.archive.index import ArchiveIndex
 from services.ingest.compiled.faults import Refusal
 from services.ingest.dead_letters import DeadLetter, DeadLetters, Refused
 from services.ingest.erasure import Eraser, Subject
+from services.ingest.erasure.eraser import Shared
 from services.ingest.erasure.letters import carries
 from services.ingest.log import EventLog, open_log
 from services.ingest.log.base import LogBatch
@@ -398,3 +400,39 @@ def test_in_what_cannot_be_read_a_value_counts_where_it_stands_by_itself() -> No
     lines = {b"1,42,x": True, b'"42";7': True, b"42": True, b"1,142,x": False, b"1,42a": False, b"": False}
     letters = {line: DeadLetter("id", refusal, 0, "", csv_line=line) for line in lines}
     assert {line: carries(letter, subject) for line, letter in letters.items()} == lines
+
+
+async def test_erasures_at_the_same_time_share_what_rewrites_whole_files(here: Place) -> None:
+    await append(here.log, [row(n, f"user-{n % 8}@example.org") for n in range(40)])
+    scrubs = 0
+    scrub = here.log.scrub
+
+    async def counting() -> None:
+        nonlocal scrubs
+        scrubs += 1
+        await scrub()
+
+    here.eraser._scrub_log = Shared(counting)
+    receipts = await asyncio.gather(*(erase(here, f"user-{n}@example.org") for n in range(6)))
+    assert [counts(receipt)["events"] for receipt in receipts] == [5] * 6
+    assert scrubs <= 6
+    state = Follower().follow(await batches(here.log)).state
+    assert sorted(text for key, text in state if key == USER) == ["user-6@example.org", "user-7@example.org"]
+
+
+async def test_a_shared_run_begins_after_everybody_who_waits_for_it_asked() -> None:
+    began, gate = [], asyncio.Event()
+
+    async def work() -> None:
+        began.append(len(began))
+        await gate.wait()
+
+    shared = Shared(work)
+    first = asyncio.create_task(shared.run())
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    others = [asyncio.create_task(shared.run()) for _ in range(3)]
+    await asyncio.sleep(0)
+    gate.set()
+    await asyncio.gather(first, *others)
+    assert began == [0, 1]

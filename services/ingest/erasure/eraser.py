@@ -58,6 +58,8 @@ class Eraser:
         self._store = store
         self._clock = clock
         self._scanner = Scanner(log, archive)
+        # Both rewrite whole files: erasures that wait for it at the same time share it.
+        self._scrub_log, self._scrub_store = Shared(log.scrub), Shared(store.scrub)
         self._turns: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
 
     async def begin(self, subject: Subject, request_id: str) -> Erasure:
@@ -72,19 +74,26 @@ class Eraser:
 
     async def run(self, project: str, erasure_id: str, report: Report) -> Receipt:
         """Erases, or goes on with it; gives the receipt. Once it is done, it gives the same receipt."""
-        async with self._turns[project]:
-            erasure = await self._store.get(project, erasure_id)
+        erasure = await self._store.get(project, erasure_id)
+        if erasure.receipt is None:
+            async with self._turns[project]:
+                erasure = await self._store.get(project, erasure_id)
+                state = await self._erase(erasure, report)
+            await report("scrub")
+            await self._scrub_log.run()
             if erasure.receipt is None:
-                assert erasure.value is not None, "the value is kept until there is a receipt"
-                await self._erase(erasure, Subject(project, erasure.attribute_key, erasure.value), report)
-            # Also after a crash in between: the receipt is there, and what it replaced may still be in a file.
-            await self._store.scrub()
-            receipt = (await self._store.get(project, erasure_id)).receipt
-            assert receipt is not None, "it was stored"
-            return receipt
+                await self._store.finish(erasure, self._receipt(erasure, state))
+        # Also after a crash in between: the receipt is there, and what it replaced may still be in a file.
+        await self._scrub_store.run()
+        receipt = (await self._store.get(project, erasure_id)).receipt
+        assert receipt is not None, "it was stored"
+        return receipt
 
-    async def _erase(self, erasure: Erasure, subject: Subject, report: Report) -> None:
+    async def _erase(self, erasure: Erasure, report: Report) -> dict[str, Any]:
         state: dict[str, Any] = dict(erasure.state)
+        if erasure.value is None:
+            return state  # it was done meanwhile
+        subject = Subject(erasure.project, erasure.attribute_key, erasure.value)
         if "position" not in state:
             await report("mark")
             state |= await self._mark(subject)
@@ -93,11 +102,9 @@ class Eraser:
         await self._empty(erasure, subject, state)
         await report("dead_letters")
         await self._delete_letters(erasure, subject, state)
-        await report("scrub")
-        await self._log.scrub()
-        await self._store.finish(erasure, self._receipt(erasure, subject, state))
+        return state
 
-    def _receipt(self, erasure: Erasure, subject: Subject, state: dict[str, Any]) -> Receipt:
+    def _receipt(self, erasure: Erasure, state: dict[str, Any]) -> Receipt:
         stores = (
             Erased("events", state["events"], "events"),
             Erased("log", state["log_records"], "records"),
@@ -112,8 +119,8 @@ class Eraser:
             )
         return Receipt(
             name=erasure.name,
-            attribute_key=subject.attribute_key,
-            subject=subject.hash,
+            attribute_key=erasure.attribute_key,
+            subject=erasure.subject,
             stores=stores,
             marker_position=state["marker"],
             position=state["position"],
@@ -218,6 +225,26 @@ class Eraser:
                 deleted = await self._dead_letters.delete(subject.project, carrying)
                 state["dead_letters"] = state.get("dead_letters", 0) + deleted
                 await self._store.note(erasure, state)
+
+
+class Shared:
+    """Work that is the same for all who want it done now: those who come before it begins share one run."""
+
+    def __init__(self, work: Callable[[], Awaitable[None]]) -> None:
+        self._work = work
+        self._turn = asyncio.Lock()
+        self._next: asyncio.Task[None] | None = None
+
+    async def run(self) -> None:
+        """Returns after a whole run that began after this call; raises what it raises."""
+        if self._next is None:
+            self._next = asyncio.create_task(self._once())
+        await asyncio.shield(self._next)
+
+    async def _once(self) -> None:
+        async with self._turn:
+            self._next = None
+            await self._work()
 
 
 def _any_row(events: EventBatch, subject: Subject, owned: Collection[str]) -> NDArray[np.bool_]:

@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from dataclasses import replace
 
 import psycopg
 import pytest
@@ -134,3 +135,13 @@ async def persist(log: EventLog, data: bytes, after: int) -> int:
             assert last > after
             return last
     raise AssertionError("still unavailable")
+
+
+async def test_what_one_replica_replaces_another_no_longer_reads_from_memory(postgres_url: str) -> None:
+    async with open_log(postgres_url) as one, open_log(postgres_url) as two:
+        await put(two, "shop", b"the secret")
+        (batch,) = await two.read("shop", 0, EVERYTHING)
+        assert await one.replace("shop", batch, replace(batch, data=b"nothing"))
+        async with asyncio.timeout(10):
+            while await contents(two, "shop") != [b"nothing"]:  # noqa: ASYNC110 (another replica says when)
+                await asyncio.sleep(0.01)
