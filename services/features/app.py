@@ -22,6 +22,7 @@ from services.features import (
 from services.features.archive import Listings, NoArchive
 from services.features.archive_index import ArchiveIndex
 from services.features.datasets import creating as datasets
+from services.features.datasets.forgetting import DatasetForgetter
 from services.features.datasets.store import MIGRATIONS as DATASET_MIGRATIONS
 from services.features.datasets.store import DatasetStore
 from services.features.erasure import FeaturesEraser, Forgets, LogErasures, NoLogErasures
@@ -150,7 +151,7 @@ async def open_app(
         exporter = Exporter(exports, clock)
         sampler = ParitySampler(settings.parity_sample, settings.parity_queue)
         # What else holds key values and can forget one: see `erasure.Forgets`.
-        forgets: tuple[Forgets, ...] = (segments,)
+        forgets: tuple[Forgets, ...] = (segments, DatasetForgetter(dataset_store, blobs, clock))
         eraser = FeaturesEraser(
             projects, log_erasures or NoLogErasures(), forgets, blobs, ErasureStore(database), clock
         )

@@ -6,9 +6,9 @@ bound on their number), and the rows themselves.
 
 import gc
 import io
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import pyarrow as pa
@@ -76,11 +76,7 @@ def fill(
         rows = rows.take(kept)
     events.history = None
     sink = io.BytesIO()
-    with pq.ParquetWriter(sink, schema(job), compression="zstd", version="2.6", write_page_index=True) as writer:
-        for table in _tables(job, events, rows, supplied):
-            if watch is not None:
-                watch.tick(0)
-            writer.write_table(table, row_group_size=_ROWS_AT_ONCE)
+    write(sink, schema(job), _watched(_tables(job, events, rows, supplied), watch))
     return Part(
         sink.getvalue(),
         len(rows),
@@ -88,6 +84,13 @@ def fill(
         left_out.counts,
         0 if events.features is None else events.features.skipped_terms,
     )
+
+
+def write(sink: BinaryIO, columns: pa.Schema, tables: Iterable[pa.Table]) -> None:
+    """Writes tables as Parquet, in the one form that makes the same bytes of the same rows."""
+    with pq.ParquetWriter(sink, columns, compression="zstd", version="2.6", write_page_index=True) as writer:
+        for table in tables:
+            writer.write_table(table, row_group_size=_ROWS_AT_ONCE)
 
 
 def schema(job: Job) -> pa.Schema:
@@ -115,6 +118,13 @@ def _load(job: Job, events: PartEvents, partition: int, watch: Watch | None) -> 
     events.load(job.source.batches(events.aggregations, job.shards(partition)), watched.tick)
     # Parquet's pages were many small objects: give their memory back before the answers need it.
     gc.collect()
+
+
+def _watched(tables: Iterator[pa.Table], watch: Watch | None) -> Iterator[pa.Table]:
+    for table in tables:
+        if watch is not None:
+            watch.tick(0)
+        yield table
 
 
 def _tables(job: Job, events: PartEvents, rows: Rows, supplied: Supplied | None) -> Iterator[pa.Table]:
