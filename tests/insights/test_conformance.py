@@ -73,3 +73,10 @@ def test_check_shows_errors_with_carets(tmp_path: Path) -> None:
 def test_format_prints_the_query_afresh() -> None:
     assert run("format", "-", given="infer a from t having 1=1") == (0, "INFER a FROM t\nHAVING 1 = 1\n")
     assert run("format", "-", given="infer a from t having")[0] == 1
+
+
+def test_the_guides_query_is_laid_out_as_the_formatter_does() -> None:
+    guide = (Path(__file__).parents[2] / "docs" / "guide" / "infer.md").read_text("utf-8")
+    query = guide.split("```sql\n")[1].split("```")[0]
+    assert run("format", "-", given=query) == (0, query)
+    assert run("check", "-", given=query)[0] == 0

@@ -2,12 +2,15 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from types import MappingProxyType
 
 from services.insights.language.diagnostics import Diagnostic
+from services.insights.language.format import string_literal
 from services.insights.language.scalars import Scalar
 
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 Cell = Scalar | tuple[Scalar, ...] | None
 """One value of a row: an instant is an int (microseconds UTC), a number a float, an array a tuple; None is missing."""
 
@@ -50,6 +53,11 @@ class Operand:
     right: Cell
     result: bool
 
+    @property
+    def values(self) -> str:
+        """The sides as they came out, for people: `250 > 200`."""
+        return f"{shown(self.left)} {self.operator} {shown(self.right)}" if self.operator else shown(self.left)
+
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
@@ -65,3 +73,21 @@ class Outcome:
     operands: tuple[Operand, ...] = ()
     undefined_count: int = 0
     error: Diagnostic | None = None
+
+
+def shown(value: Cell) -> str:
+    """A value for people: numbers in short, strings in quotes, instants as ISO 8601, `undefined`."""
+    if value is None:
+        return "undefined"
+    if isinstance(value, bool):
+        return str(value).upper()
+    if isinstance(value, str):
+        return string_literal(value)
+    if isinstance(value, tuple):
+        return f"({', '.join(map(shown, value))})"
+    if isinstance(value, int):
+        try:
+            return (_EPOCH + timedelta(microseconds=value)).isoformat().replace("+00:00", "Z")
+        except OverflowError:
+            return f"{value} us"
+    return f"{value:.15g}"

@@ -267,9 +267,19 @@ def test_the_explanation_has_the_rows_kept_and_the_operands() -> None:
     assert found.matched == (0, 2)
     first, second, third = found.operands
     assert (first.left, first.operator, first.right, first.result) == (251.0, ">", 200.0, True)
+    assert [each.values for each in found.operands] == ["251 > 200", '"x" IN ("x", "y")', "TRUE"]
     assert first.text.startswith("ABS(SUM(amount)) >\n")
     assert (second.left, second.operator, second.right) == ("x", "IN", ("x", "y"))
     assert third == Operand("TRUE", True, "", None, True)
+
+
+def test_operands_are_shown_for_people() -> None:
+    assert Operand("", 0.1 + 0.2, "<>", None, False).values == "0.3 <> undefined"
+    assert Operand("", NOW_US, ">", NOW_US - 1, True).values == "2024-06-15T12:00:00Z > 2024-06-15T11:59:59.999999Z"
+
+
+def test_an_instant_that_no_calendar_has_is_shown_in_microseconds() -> None:
+    assert Operand("", 2**62, "=", True, False).values == f"{2**62} us = TRUE"
 
 
 def test_the_extended_dialect() -> None:
