@@ -21,8 +21,8 @@ from services.runtime.errors import FailedPrecondition
 Report = Callable[[str], Awaitable[None]]
 """Told the stage that begins."""
 _POLL_SECONDS = 0.1
-_MADE_OF_KEYS = ("datasets/{project}/", "exports/{project}/")
-"""Where files are that were made for others to read, and name keys."""
+_MADE_FOR_OTHERS = ("exports/{project}/",)
+"""Where files are that name keys and are not changed."""
 
 
 class LogErasures(Protocol):
@@ -147,6 +147,6 @@ class FeaturesEraser:
         return 0
 
     async def _files(self, project: str) -> list[str]:
-        prefixes = [prefix.format(project=project) for prefix in _MADE_OF_KEYS]
+        prefixes = [prefix.format(project=project) for prefix in _MADE_FOR_OTHERS]
         found = [await self._blobs.list(prefix) for prefix in prefixes]
         return sorted(blob.key for blobs in found for blob in blobs)
