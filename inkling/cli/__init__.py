@@ -14,14 +14,15 @@ from inkling.cli import (
     dead_letters,
     definitions,
     features,
+    history,
     ingest,
     insights,
     keys,
-    profile,
     project,
     properties,
     rollups,
     rules,
+    segments,
     up,
 )
 from inkling.cli.connection import (
@@ -50,7 +51,7 @@ def make_app() -> typer.Typer:
     app.callback()(connect)
     app.command("up")(up.up)
     app.add_typer(ingest.app, name="ingest")
-    app.add_typer(profile.app, name="profile")
+    app.add_typer(history.app, name="profile")
     app.add_typer(definitions.app, name="definitions")
     app.add_typer(features.app, name="features")
     app.add_typer(insights.app, name="insights")
@@ -61,6 +62,7 @@ def make_app() -> typer.Typer:
     app.add_typer(properties.app, name="properties")
     app.add_typer(rollups.app, name="rollups")
     app.add_typer(rules.app, name="rules")
+    app.add_typer(segments.app, name="segments")
     app.add_typer(keys.app, name="keys")
     return app
 

@@ -11,9 +11,12 @@ from inkling.client.datasets import AsyncDatasets
 from inkling.client.dead_letters import AsyncDeadLetters
 from inkling.client.definitions import Applied, AsyncDefinitions
 from inkling.client.events import AsyncEvents
+from inkling.client.exports import AsyncExports
+from inkling.client.history import AsyncHistory
 from inkling.client.profiles import AsyncProfiles
 from inkling.client.project import AsyncProject
 from inkling.client.properties import AsyncProperties
+from inkling.client.segments import AsyncSegments
 from inkling.client.subjects import AsyncSubjects
 from inkling.client.transport import RetryPolicy, ServiceName, TlsFiles, Transport
 from inkling.definitions import Definition, StreamAttributeGroup
@@ -68,7 +71,10 @@ class AsyncClient:
         self.project = AsyncProject(self._transport)
         self.definitions = AsyncDefinitions(self._transport)
         self.profiles = AsyncProfiles(self._transport)
+        self.history = AsyncHistory(self._transport)
+        self.exports = AsyncExports(self._transport)
         self.properties = AsyncProperties(self._transport)
+        self.segments = AsyncSegments(self._transport)
         self.subjects = AsyncSubjects(self._transport)
         self.datasets = AsyncDatasets(self._transport)
 

@@ -13,6 +13,7 @@ from inkling.client.transport import ServiceName, Transport
 from inkling.errors import DeadlineExceeded, OperationFailed, from_status
 from inkling.features.v1.dataset_service_pb2 import DatasetMetadata
 from inkling.features.v1.definition_service_pb2 import PublishMetadata
+from inkling.features.v1.export_pb2 import ExportMetadata
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +89,9 @@ def code_name(number: int) -> str:
 
 def read_progress(operation: operations_pb2.Operation) -> Progress:
     """The progress that an operation's metadata tells; zeros when it tells none that is known here."""
+    exported = ExportMetadata()
+    if operation.metadata.Unpack(exported):
+        return Progress(exported.name, "export", exported.done_count, exported.total_count, operation.done)
     metadata: PublishMetadata | DatasetMetadata = PublishMetadata()
     for known in (PublishMetadata(), DatasetMetadata()):
         if operation.metadata.Unpack(known):

@@ -19,9 +19,12 @@ from inkling.client.datasets import AsyncDatasets
 from inkling.client.dead_letters import AsyncDeadLetters
 from inkling.client.definitions import AsyncDefinitions
 from inkling.client.events import AsyncEvents
+from inkling.client.exports import AsyncExports
+from inkling.client.history import AsyncHistory
 from inkling.client.profiles import AsyncProfiles
 from inkling.client.project import AsyncProject
 from inkling.client.properties import AsyncProperties
+from inkling.client.segments import AsyncSegments
 from inkling.client.subjects import AsyncSubjects
 from inkling.client.transport import RetryPolicy, TlsFiles
 from inkling.errors import ClientClosed
@@ -197,6 +200,24 @@ class Profiles(Face[AsyncProfiles]):
     watch = iterating(AsyncProfiles.watch)
 
 
+class History(Face[AsyncHistory]):
+    """What was known of a key, and why."""
+
+    list = iterating(AsyncHistory.list)
+    at = blocking(AsyncHistory.at)
+    range = blocking(AsyncHistory.range)
+    explain = blocking(AsyncHistory.explain)
+
+
+class Exports(Face[AsyncExports]):
+    """Files of profiles."""
+
+    create = blocking(AsyncExports.create)
+    list = iterating(AsyncExports.list)
+    delete = blocking(AsyncExports.delete)
+    download = blocking(AsyncExports.download)
+
+
 class Properties(Face[AsyncProperties]):
     """The project's properties and roll-ups."""
 
@@ -225,6 +246,20 @@ class Datasets(Face[AsyncDatasets]):
     cancel = blocking(AsyncDatasets.cancel)
     upload_rows = blocking(AsyncDatasets.upload_rows)
     download = blocking(AsyncDatasets.download)
+
+
+class Segments(Face[AsyncSegments]):
+    """The project's segments."""
+
+    create = blocking(AsyncSegments.create)
+    get = blocking(AsyncSegments.get)
+    list = iterating(AsyncSegments.list)
+    update = blocking(AsyncSegments.update)
+    delete = blocking(AsyncSegments.delete)
+    preview = blocking(AsyncSegments.preview)
+    members = iterating(AsyncSegments.members)
+    check = blocking(AsyncSegments.check)
+    watch = iterating(AsyncSegments.watch)
 
 
 class Subjects(Face[AsyncSubjects]):
@@ -272,7 +307,10 @@ class Client(Face[AsyncClient]):
         self.project = Project(client.project, self.thread)
         self.definitions = Definitions(client.definitions, self.thread)
         self.profiles = Profiles(client.profiles, self.thread)
+        self.history = History(client.history, self.thread)
+        self.exports = Exports(client.exports, self.thread)
         self.properties = Properties(client.properties, self.thread)
+        self.segments = Segments(client.segments, self.thread)
         self.subjects = Subjects(client.subjects, self.thread)
         self.datasets = Datasets(client.datasets, self.thread)
 

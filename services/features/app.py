@@ -151,7 +151,7 @@ async def open_app(
         exporter = Exporter(exports, clock)
         sampler = ParitySampler(settings.parity_sample, settings.parity_queue)
         # What else holds key values and can forget one: see `erasure.Forgets`.
-        forgets: tuple[Forgets, ...] = (segments, DatasetForgetter(dataset_store, blobs, clock))
+        forgets: tuple[Forgets, ...] = (segments, DatasetForgetter(dataset_store, blobs, clock), sampler)
         eraser = FeaturesEraser(
             projects, log_erasures or NoLogErasures(), forgets, blobs, ErasureStore(database), clock
         )

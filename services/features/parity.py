@@ -20,7 +20,7 @@ from services.features.history import compiled_then
 from services.features.past import Pair, Past, PastReader, ask
 from services.features.projects import Projects
 from services.features.selections import Selection
-from services.features.vectors import Difference, compare, instant_of, position_of
+from services.features.vectors import Difference, Verdict, compare, instant_of, position_of
 from services.kernel.asof import AsOf, Column
 from services.kernel.columns import shard_of
 from services.runtime.errors import InklingError
@@ -104,6 +104,26 @@ class ParitySampler:
         self._held.clear()
         return taken
 
+    # Forgetting, as `services.features.erasure.Forgets` asks for it.
+
+    @property
+    def store(self) -> str:
+        """The name in receipts."""
+        return "parity_samples"
+
+    @property
+    def unit(self) -> str:
+        """What is counted."""
+        return "profiles"
+
+    async def forget(self, project: str, attribute_key: str, value: str) -> int:
+        """Drops the samples of a key value; returns how many there were."""
+        kept = [each for each in self._held if (each.project, each.key_value) != (project, value)]
+        forgotten = len(self._held) - len(kept)
+        self._held = deque(kept)
+        self.counts[project].dropped += forgotten
+        return forgotten
+
     def put_back(self, served: Iterable[Served]) -> None:
         """Holds profiles again whose turn has not come."""
         self._held.extendleft(reversed(list(served)))
@@ -174,12 +194,14 @@ class ParityChecker:
             for position in positions
         }
         recomputed = await asyncio.to_thread(self._recompute, past, pairs, listing)
+        verdicts: list[tuple[Served, Verdict]] = []
         for position in positions:
             for attribute_key, engine in past.engines.items():
                 engine.columns = recomputed[attribute_key, position]
             for past.place, served in enumerate(by_position[position]):
-                self._judge(served, compiled.values(served.key_value))
+                verdicts.append((served, compare(served.profile, compiled.values(served.key_value))))
             await asyncio.sleep(0)
+        await self._judge(first.project, verdicts)
         return [served for position in by_position.keys() - set(positions) for served in by_position[position]]
 
     def _recompute(
@@ -198,14 +220,25 @@ class ParityChecker:
                 after = position
         return found
 
-    def _judge(self, served: Served, recomputed: bytes) -> None:
-        counts = self._sampler.counts[served.project]
-        verdict = compare(served.profile, recomputed)
-        counts.checked += verdict.checked
-        counts.skipped += verdict.skipped
-        counts.mismatches += len(verdict.differences)
-        for difference in verdict.differences:
-            _log(served, difference)
+    async def _judge(self, project: str, verdicts: list[tuple[Served, Verdict]]) -> None:
+        """Counts what was found. Where somebody was erased after a profile was served, it cannot be recomputed."""
+        suspects = [position_of(served.profile) for served, verdict in verdicts if verdict.differences]
+        erased = await self._last_erasure(project, min(suspects)) if suspects else 0
+        counts = self._sampler.counts[project]
+        for served, verdict in verdicts:
+            if verdict.differences and position_of(served.profile) < erased:
+                counts.dropped += 1
+                continue
+            counts.checked += verdict.checked
+            counts.skipped += verdict.skipped
+            counts.mismatches += len(verdict.differences)
+            for difference in verdict.differences:
+                _log(served, difference)
+
+    async def _last_erasure(self, project: str, after: int) -> int:
+        """The end of the archive when it tells of an erasure after a position, else 0."""
+        listing = await self._reader.listing(project)
+        return listing.position if await asyncio.to_thread(self._reader.tells_of_erasure, listing, after) else 0
 
 
 def _log(served: Served, difference: Difference) -> None:

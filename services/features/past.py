@@ -20,8 +20,10 @@ from services.kernel.aggregations import Aggregation
 from services.kernel.asof import AsOf, Column
 from services.kernel.columns import EventBatch
 from services.kernel.engine import Engine, Reading
+from services.kernel.erasing import marks
 from services.runtime.errors import Unavailable
 
+MARKER_COLUMNS = ("d.attribute_key", "d.subject")
 _READERS = 2
 _TRIES = 3
 
@@ -150,6 +152,11 @@ class PastReader:
             after_position=after,
             up_to_position=until,
         )
+
+    def tells_of_erasure(self, listing: ArchiveListing, after: int) -> bool:
+        """Whether there is the marker of an erasure after a position."""
+        batches = read_events(self._root, listing, columns=MARKER_COLUMNS, after_position=after)
+        return any(marks(batch) for batch in batches)
 
 
 def ask(engine: AsOf, pairs: Sequence[Pair]) -> list[Column]:
