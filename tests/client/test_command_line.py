@@ -27,6 +27,7 @@ def test_every_command_explains_itself() -> None:
         "project": ["get", "set"],
         "properties": ["declare", "list", "delete", "set", "unset", "import"],
         "rollups": ["declare", "list", "delete"],
+        "segments": ["create", "update", "list", "preview", "members", "check", "watch", "delete"],
         "keys": ["create", "list", "revoke", "rotate"],
     }
     assert run("up", "--help").exit_code == 0
