@@ -5,7 +5,7 @@ import os
 import platform
 import sys
 
-NAMES = ("attributes", "asof", "insights", "ingest", "serving", "log", "decode")
+NAMES = ("attributes", "asof", "insights", "ingest", "properties", "serving", "log", "decode")
 
 
 def main() -> int:

@@ -7,15 +7,14 @@ some thirty nested messages. Tests hold it to what the generated classes write.
 import hashlib
 import math
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from inkling.features.v1 import property_service_pb2 as messages
 from inkling.types.v1.value_pb2 import Value as ValueMessage
 from services.features import wire
-from services.features.definitions import ValueType
+from services.features.definitions import ValueType, suggestion
 from services.features.properties import EVENT_NAME, EVENT_VERSION, Merge, PropertyDefinition, PropertyType
-from services.features.property_catalog import PropertyCatalog
 from services.features.property_values import BadValueError, Nested, to_text
 from services.kernel.columns import RESERVED_VENDOR
 from services.kernel.expressions import Instant
@@ -75,14 +74,11 @@ class _RefusedError(Exception):
 class WriteEncoder:
     """Encodes chunks of writes of one attribute key."""
 
-    def __init__(self, catalog: PropertyCatalog, attribute_key: str, source: str) -> None:
-        self._catalog = catalog
+    def __init__(self, definitions: Iterable[PropertyDefinition], attribute_key: str, source: str) -> None:
+        """`definitions` are those of the attribute key."""
         self._attribute_key = attribute_key
         self._key = wire.text_field(1, attribute_key)
-        self._declared = {
-            stored.definition.property_id: (stored.definition, wire.text_field(1, stored.definition.property_id))
-            for stored in catalog.properties(attribute_key)
-        }
+        self._declared = {each.property_id: (each, wire.text_field(1, each.property_id)) for each in definitions}
         value = wire.delimited(2, _TEXT(source))
         self._source_text = source
         self._source = wire.delimited(6, wire.text_field(1, "source") + value)
@@ -152,7 +148,7 @@ class WriteEncoder:
         return wire.delimited(6, wire.text_field(1, f"unset.{name}") + wire.delimited(2, _TRUE))
 
     def _undeclared(self, place: str, name: str) -> _RefusedError:
-        hint = self._catalog.hint(self._attribute_key, name)
+        hint = suggestion(name, self._declared)
         return _RefusedError("UNDECLARED_PROPERTY", place, f"{self._attribute_key} has no such property: {hint}")
 
     def _event_id(self, write: messages.PropertyWrite, derived_id: str) -> str:

@@ -82,7 +82,8 @@ class PropertyWriter:
         known = self._encoders.get(key)
         if known is not None and known[0] == catalog.revision:
             return known[1]
-        if not catalog.properties.properties(attribute_key):
+        definitions = [stored.definition for stored in catalog.properties.properties(attribute_key)]
+        if not definitions:
             raise NotFound(
                 f"no properties are declared for {attribute_key[:64]!r}: declare them first",
                 reason="NOT_FOUND",
@@ -90,7 +91,7 @@ class PropertyWriter:
             )
         if len(self._encoders) >= 256:
             self._encoders.clear()
-        encoder = WriteEncoder(catalog.properties, attribute_key, source)
+        encoder = WriteEncoder(definitions, attribute_key, source)
         self._encoders[key] = (catalog.revision, encoder)
         return encoder
 
