@@ -344,6 +344,8 @@ class Engine:
             if bounds.ttl_us is not None:
                 bounds.session_starts[code] = MIN_US
         self.key_codes.forget(np.arange(len(self.key_codes)) == code)
+        # Nobody who asks what changed is given a code without a text.
+        self._changed[code] = 0
         self.forget_retracted()
         return True
 

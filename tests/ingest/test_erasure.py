@@ -23,7 +23,7 @@ from services.ingest.erasure.letters import carries
 from services.ingest.log import EventLog, open_log
 from services.ingest.log.base import LogBatch
 from services.ingest.log.sqlite import SqliteEventLog
-from services.ingest.projects import Projects
+from services.ingest.projects import ProjectClock, Projects, ProjectSettings
 from services.ingest.store import MIGRATIONS, DeadLetterStore, ProjectStore
 from services.kernel.aggregations import Aggregation, Function, TermType
 from services.kernel.building import EventRow
@@ -59,6 +59,7 @@ class Place:
     archive: Archive
     dead_letters: DeadLetters
     store: ErasureStore
+    projects: Projects
     eraser: Eraser
 
 
@@ -79,7 +80,7 @@ async def place(folder: Path, log_url: str = "", database_url: str = "") -> Asyn
         eraser = Eraser(
             log, ArchiveEraser(ArchiveIndex(database), blobs, archive), dead_letters, projects, store, clock
         )
-        yield Place(folder, log, archive, dead_letters, store, eraser)
+        yield Place(folder, log, archive, dead_letters, store, projects, eraser)
 
 
 @pytest.fixture(params=["sqlite", "postgres"])
@@ -436,3 +437,37 @@ async def test_a_shared_run_begins_after_everybody_who_waits_for_it_asked() -> N
     gate.set()
     await asyncio.gather(first, *others)
     assert began == [0, 1]
+
+
+async def test_a_file_that_the_index_does_not_know_goes_once_its_range_is_archived(here: Place) -> None:
+    await fill(here)
+    await here.archive.flush(PROJECT)
+    blobs = FolderBlobStore(here.folder / "blobs")
+    folder = f"archive/{PROJECT}/date=1999-01-01/hour=00"
+    lost, coming = f"{folder}/{1:019d}-{7:019d}.parquet", f"{folder}/{19:019d}-{10**6:019d}.parquet"
+    for key in (lost, coming):
+        await blobs.put(key, VALUE.encode())
+    await erase(here)
+    left = {blob.key for blob in await blobs.list("archive/") if blob.key.endswith(".parquet")}
+    assert left == {coming, *(file.key for file in await here.archive.files(PROJECT))}
+
+
+async def test_where_the_log_is_the_clock_now_does_not_go_back(here: Place) -> None:
+    def log_clock(before: ProjectSettings) -> ProjectSettings:
+        return replace(before, clock=ProjectClock.LOG)
+
+    await here.projects.update(PROJECT, "", log_clock)
+    await append(here.log, [row(1, "bob"), row(2, VALUE), row(3, "eve"), row(90, VALUE)])
+    states = []
+    live = Fold("log", HORIZON_US)
+    for fold in (live, Fold("log", HORIZON_US)):
+        for batch in await batches(here.log):
+            events = EventBatch.from_ipc(batch.data)
+            fold.apply(batch.first_position, batch.last_position, events)
+        states.append(fold.as_of_us)
+        if fold is live:
+            await erase(here)
+    for batch in await batches(here.log):
+        live.apply(batch.first_position, batch.last_position, EventBatch.from_ipc(batch.data))
+    assert states == [row(90, VALUE).occurred_at_us + 1] * 2
+    assert live.as_of_us == states[0]

@@ -99,7 +99,7 @@ class FeaturesEraser:
         await report("apply")
         keys = await self._applied(project, erasure.subject, value, ingest.position)
         await report("forget")
-        stores = [Erased("state", keys, "projections that follow the log to the position")]
+        stores = [Erased("state", keys, "projections that forgot the key")]
         for each in self._forgets:
             count = await each.forget(erasure.project, erasure.attribute_key, value)
             # What a run before a crash has forgotten counts too.

@@ -73,6 +73,21 @@ class ArchiveEraser:
             for file in await self._index.find(project, last_position=up_to):
                 yield await self._erase_in(file, up_to, rows_of)
 
+    async def tidy(self, project: str) -> int:
+        """Deletes files that the index does not know, of ranges that are archived; returns how many.
+
+        A crash may leave some: of a range that was then archived otherwise. Listing also removes unfinished files of
+        long ago.
+        """
+        # The files first: one whose range is finished meanwhile is known when the index is asked.
+        found = {blob.key for blob in await self._blobs.list(f"archive/{project}/")}
+        position = (await self._index.progress(project)).position
+        known = {file.key for file in await self._index.find(project)}
+        lost = [key for key in sorted(found - known) if key.endswith(".parquet") and _last_position(key) <= position]
+        for key in lost:
+            await self._blobs.delete(key)
+        return len(lost)
+
     def _quiet(self, project: str) -> AbstractAsyncContextManager[object]:
         return nullcontext() if self._archive is None else self._archive.quiet(project)
 
@@ -126,6 +141,10 @@ def _measured(file: ArchiveFile, events: EventBatch, size: int) -> ArchiveFile:
         event_count=events.num_rows,
         size_bytes=size,
     )
+
+
+def _last_position(key: str) -> int:
+    return int(key.rpartition("-")[2].removesuffix(".parquet"))
 
 
 def _content(file: ArchiveFile, left: Positioned) -> bytes:

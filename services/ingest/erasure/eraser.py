@@ -190,6 +190,7 @@ class Eraser:
 
     async def _empty(self, erasure: Erasure, subject: Subject, state: dict[str, Any]) -> None:
         horizon_us = (await self._projects.get(subject.project)).horizon_us
+        await self._archive.tidy(subject.project)
         while True:
             found = await self._scanner.find(subject, 0, state["marker"], horizon_us)
             if not found.ids:
