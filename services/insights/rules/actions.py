@@ -1,6 +1,7 @@
 """What rules ask for, as values: nothing is done here."""
 
 import hashlib
+import json
 from dataclasses import dataclass
 from decimal import Decimal
 from enum import StrEnum
@@ -45,9 +46,10 @@ class Action:
     @property
     def action_id(self) -> str:
         """The same for the same cause, in any run: whoever did it once need not do it again."""
-        digest = hashlib.blake2b(self.user.encode(), digest_size=12).hexdigest()
+        cause = json.dumps([self.rule_id, self.version, self.user])
+        digest = hashlib.blake2b(cause.encode(), digest_size=16).hexdigest()
         kind = "p" if self.effect in (Effect.SET_PROPERTY, Effect.UNSET_PROPERTY) else "e"
-        return f"rule:{self.rule_id}:{self.version}:{digest}:{kind}{self.ordinal:09d}"
+        return f"rule:{digest}:{kind}{self.ordinal:09d}"
 
 
 @dataclass(frozen=True, slots=True)

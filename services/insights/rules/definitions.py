@@ -10,6 +10,7 @@ from decimal import Decimal
 from enum import StrEnum
 
 from services.kernel.expressions import Instant
+from services.kernel.windows import MIN_US
 
 RULE_ID = re.compile(r"[a-z][a-z0-9_]{0,99}")
 READY = "ready"
@@ -93,6 +94,29 @@ class RuleAction:
 
 
 @dataclass(frozen=True, slots=True)
+class QuietHours:
+    """Hours of the day in which nobody is disturbed: from `start` to before `end`, `HH:MM`, over midnight too."""
+
+    start: str
+    end: str
+    zone: str = "UTC"
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What holds back events that are fired and webhooks; properties are never held back."""
+
+    once_per_user: bool = False
+    """Only the user's first."""
+    cooldown_us: int = 0
+    """So long after one for a user, others are left out."""
+    per_hour: int = 0
+    """So many of the rule within an hour; others wait. 0: no limit."""
+    quiet_hours: QuietHours | None = None
+    """Those decided within wait for their end."""
+
+
+@dataclass(frozen=True, slots=True)
 class Rule:
     """One version of a rule. Count and sum both given: both must hold."""
 
@@ -119,6 +143,11 @@ class Rule:
     user_key: str = DEFAULT_USER_KEY
     version: int = 1
     description: str = ""
+    limits: Limits = Limits()
+    live_from_us: int = MIN_US
+    """Up to this instant of the log the rule was not there: what happened then changes values, and is past."""
+    act_on_past: bool = False
+    """It acts on what happened before it was there."""
 
     @property
     def has_dates(self) -> bool:

@@ -195,6 +195,10 @@ class RuleEngine:
         taken, self._actions = self._actions, []
         return taken
 
+    def put_back(self, actions: list[Action]) -> None:
+        """Gives back what was taken and could not be kept."""
+        self._actions = actions + self._actions
+
     def touched(self) -> set[tuple[str, str]]:
         """Rules and users whose result may have changed since the last call."""
         taken, self._touched = self._touched, set()

@@ -58,6 +58,7 @@ class RuleState:
 
     def count(self, user: str, event: Event, t_us: int, past: Past) -> Iterator[Action]:
         """Counts an event; gives what is to be done."""
+        past = self._past(t_us, past)
         track = self.tracks.get(user)
         if track is None:
             track = self.tracks[user] = Track()
@@ -68,11 +69,17 @@ class RuleState:
 
     def discount(self, user: str, at_us: int, event_id: str, t_us: int, past: Past) -> Iterator[Action]:
         """Takes an event out; gives what is to be done."""
+        past = self._past(t_us, past)
         track = self.tracks.get(user)
         if track is not None:
             edges = track.remove(at_us, event_id, self.stepper)
             yield from self._edges(user, track, edges, t_us, past)
             yield from self.show(user, track, None, t_us, past)
+
+    def _past(self, t_us: int, past: Past) -> Past:
+        if past is not Past.LATENESS or t_us > self.rule.live_from_us:
+            return past
+        return Past.ASKED if self.rule.act_on_past else Past.QUIET
 
     def _edges(self, user: str, track: Track, edges: list[Edge], t_us: int, past: Past) -> Iterator[Action]:
         effect = _EDGE_EFFECTS.get(self.rule.action.kind)

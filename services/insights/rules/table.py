@@ -340,6 +340,8 @@ def _refuse_inexpressible(rule: Rule) -> None:
         reset=rule.reset,
         version=rule.version,
         description=rule.description,
+        live_from_us=rule.live_from_us,
+        act_on_past=rule.act_on_past,
     )
     # The compatible name may be spelled out.
     short = replace(rule, action=replace(rule.action, name="")) if rule.action_name == rule.compatible_name else rule

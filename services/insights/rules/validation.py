@@ -1,5 +1,6 @@
 """Says everything that is wrong with a rule at once: where, what, and what to do about it."""
 
+import re
 from collections.abc import Iterator
 from decimal import Decimal
 from urllib.parse import urlsplit
@@ -11,6 +12,7 @@ from services.insights.rules.definitions import (
     ActionKind,
     AttributeFilter,
     Condition,
+    Limits,
     Operator,
     Period,
     Problem,
@@ -24,6 +26,8 @@ MAX_TEXT = 4_096
 MAX_COUNT = 10**15
 MAX_SUM = Decimal(10) ** 30
 MAX_LATENESS_US = 366 * 86_400_000_000
+MAX_PER_HOUR = 1_000_000_000
+_TIME_OF_DAY = re.compile(r"([01]\d|2[0-3]):[0-5]\d")
 OPERATORS = ", ".join(Operator)
 
 
@@ -53,6 +57,7 @@ def _check(rule: Rule) -> Iterator[Problem]:
     yield from _check_action(rule)
     if not 0 <= rule.allowed_lateness_us <= MAX_LATENESS_US:
         yield Problem("allowed_lateness", "must be from 0 to 366 days", "`allow_late_fire` has no limit")
+    yield from _check_limits(rule.limits)
     if not rule.user_key or len(rule.user_key) > MAX_NAME:
         yield Problem("user_key", f"must have 1 to {MAX_NAME} characters", "such as user_id")
     if len(rule.description) > MAX_TEXT:
@@ -141,6 +146,25 @@ def _check_action(rule: Rule) -> Iterator[Problem]:
     if action.kind is ActionKind.SET_PROPERTY and rule.reset and not rule.sticky:
         hint = "set sticky, or fire an event, or leave the reset out"
         yield Problem("reset", "a property would be withdrawn in the moment in which it is set", hint)
+
+
+def _check_limits(limits: Limits) -> Iterator[Problem]:
+    if not 0 <= limits.cooldown_us <= MAX_LATENESS_US:
+        yield Problem("limits.cooldown", "must be from 0 to 366 days", "`once_per_user` has no end")
+    if not 0 <= limits.per_hour <= MAX_PER_HOUR:
+        yield Problem("limits.per_hour", f"must be from 0 to {MAX_PER_HOUR}", "0 means no limit")
+    quiet = limits.quiet_hours
+    if quiet is None:
+        return
+    for name, text in (("start", quiet.start), ("end", quiet.end)):
+        if not _TIME_OF_DAY.fullmatch(text):
+            yield Problem(f"limits.quiet_hours.{name}", "is not a time of day", "such as 22:00")
+    if quiet.start == quiet.end:
+        yield Problem("limits.quiet_hours.end", "is the start", "leave the quiet hours out for none")
+    try:
+        zone_of(quiet.zone)
+    except DateError as error:
+        yield Problem("limits.quiet_hours.zone", str(error))
 
 
 def _check_url(url: str) -> Iterator[Problem]:

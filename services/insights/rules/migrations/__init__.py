@@ -1,0 +1,1 @@
+"""The tables of rules and of what they ask for."""
