@@ -170,7 +170,7 @@ async def open_app(
         ):
             planner = PlanAnswerer(projects, settings, clock)
             definitions = DefinitionServicer(projects, publisher, runner, Importer(), planner, tokens)
-            profiles = ProfileServicer(projects, tokens, clock, sampler)
+            profiles = ProfileServicer(projects, tokens, clock, sampler, segments)
             registry = CollectorRegistry()
             registry.register(ProjectMetrics(projects, clock))
             registry.register(ParityMetrics(sampler))

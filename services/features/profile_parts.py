@@ -1,4 +1,4 @@
-"""What a profile holds beside attributes: properties and roll-ups."""
+"""What a profile holds beside attributes: properties, roll-ups and segments."""
 
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
@@ -18,8 +18,10 @@ from services.kernel.engine import Reading
 
 MOVING = (Function.TIME_SINCE_FIRST, Function.TIME_SINCE_LAST)
 LastEvent = Callable[[int | None], bytes]
-ROLLUPS_FIELD = 8
+ROLLUPS_FIELD, SEGMENTS_FIELD = 8, 7
 """Of Profile."""
+Memberships = Callable[[str, str], Sequence[str]]
+"""From attribute key and key value to the names of the segments."""
 
 
 class Part(Protocol):
@@ -183,3 +185,33 @@ class RollupPart:
         """See Part."""
         found: set[str] = set()
         return found.union(*(index.changed_since(position, as_of_us) for index in self._indexes))
+
+
+class SegmentPart:
+    """The segments that a profile is in, as published now: `Profile.segments`."""
+
+    def __init__(self, memberships: Memberships, attribute_key: str) -> None:
+        self._memberships = memberships
+        self._attribute_key = attribute_key
+
+    @property
+    def moving(self) -> bool:
+        """Read anew each time: members are published beside the steps of the fold."""
+        return True
+
+    def stamp(self, key_value: str) -> int:
+        """See Part; not asked for what moves."""
+        return 0
+
+    def write(self, key_value: str) -> bytes:
+        """See Part."""
+        names = self._memberships(self._attribute_key, key_value)
+        return b"".join([wire.delimited(SEGMENTS_FIELD, name.encode()) for name in names])
+
+    def concerned(self, touched: Touched) -> Collection[str]:
+        """None: who is in another segment is told by `Projection.mention`, once that is published."""
+        return ()
+
+    def changed_since(self, position: int, as_of_us: int) -> Iterable[str]:
+        """Unknown here: a segment's own stream (WatchSegment) resumes without a gap."""
+        return ()

@@ -9,9 +9,11 @@ from services.features.definitions import Attribute, GroupState
 from services.features.profile_parts import (
     MOVING,
     LastEvent,
+    Memberships,
     Part,
     PlacedProperty,
     RollupPart,
+    SegmentPart,
     place_property,
 )
 from services.features.projection import Projection, Slot, Touched
@@ -140,6 +142,11 @@ class CompiledSelection:
         for part in self._parts:
             yield from part.concerned(touched)
 
+    @property
+    def has_parts(self) -> bool:
+        """Whether something comes from elsewhere than the engines."""
+        return bool(self._parts)
+
     def changed_since(self, position: int, as_of_us: int) -> Iterable[str]:
         """The keys whose values may have changed since the projection had this position and instant."""
         for engine in self.engines:
@@ -162,8 +169,10 @@ _NOTHING = Reading(None, KernelStatus.NEVER_SEEN, None)
 class ProfileReader:
     """Reads profiles of one project; remembers what selections mean."""
 
-    def __init__(self, catalog: Catalog, cache_size: int = 256) -> None:
+    def __init__(self, catalog: Catalog, cache_size: int = 256, memberships: Memberships | None = None) -> None:
+        """Without `memberships` there are no segments."""
         self._catalog = catalog
+        self._memberships = memberships
         self._cache_size = cache_size
         self._compiled: dict[tuple[bytes, str], CompiledSelection] = {}
         self._revisions: tuple[int, int, int] = (-1, -1, -1)
@@ -194,6 +203,8 @@ class ProfileReader:
         parts: list[Part] = []
         if more.rollups:
             parts.append(RollupPart(self._catalog, more.rollups, projection, wire.cached_last_event_field()))
+        if more.segments and self._memberships is not None:
+            parts.append(SegmentPart(self._memberships, own_key))
         return CompiledSelection(chosen, own_key, projection, more.properties, parts)
 
 

@@ -5,7 +5,7 @@ Everything here runs on the event loop's thread, in steps that do not yield: a r
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import NamedTuple
 
@@ -25,6 +25,7 @@ from services.runtime.errors import DeadlineExceeded
 
 Touched = Mapping[Engine, NDArray[np.int32]]
 Listener = Callable[[Touched], None]
+KeyListener = Callable[[str, Collection[str]], None]
 _NEVER_US = 2**63 - 1
 
 
@@ -59,6 +60,7 @@ class Projection:
         self._clock = clock
         self._waiters: set[tuple[int, asyncio.Future[None]]] = set()
         self._listeners: dict[object, Listener] = {}
+        self._key_listeners: dict[object, KeyListener] = {}
         self.references = References()
         """Who refers to whom, for roll-ups."""
 
@@ -137,6 +139,21 @@ class Projection:
         """Tells those who watch that definitions or engines changed: they are called with nothing touched."""
         for listener in list(self._listeners.values()):
             listener({})
+
+    def mention(self, attribute_key: str, key_values: Collection[str]) -> None:
+        """Tells those who watch of keys that changed beside the fold, such as by entering a segment."""
+        for listener in list(self._key_listeners.values()):
+            listener(attribute_key, key_values)
+
+    def listen_to_mentions(self, listener: KeyListener) -> Callable[[], None]:
+        """Calls `listener` with the keys that are mentioned, until the function returned is called."""
+        token = object()
+        self._key_listeners[token] = listener
+
+        def stop() -> None:
+            self._key_listeners.pop(token, None)
+
+        return stop
 
     def close(self) -> None:
         """Another projection takes its place: those who watch must go to that one."""

@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import AsyncGenerator, Iterable
+from functools import partial
 from typing import Any
 
 import grpc.aio
@@ -17,6 +18,7 @@ from services.features.project import Project
 from services.features.projection import Projection
 from services.features.projects import Projects
 from services.features.proto_reader import duration_us
+from services.features.segments.service import Segments
 from services.features.watch import Cursor, Watcher, WatchRequest
 from services.runtime.auth import Role, current_caller
 from services.runtime.clocks import Clock
@@ -42,7 +44,15 @@ Context = grpc.aio.ServicerContext[Any, Any]
 class ProfileServicer:
     """Answers what is known of a key, now."""
 
-    def __init__(self, projects: Projects, tokens: PageTokens, clock: Clock, sampler: ParitySampler) -> None:
+    def __init__(
+        self,
+        projects: Projects,
+        tokens: PageTokens,
+        clock: Clock,
+        sampler: ParitySampler,
+        segments: Segments | None = None,
+    ) -> None:
+        self._segments = segments
         self._sampler = sampler
         self._projects = projects
         self._tokens = tokens
@@ -135,11 +145,17 @@ class ProfileServicer:
             ) from None
         return Cursor(position, as_of_us)
 
+    def _new_reader(self, project: Project) -> ProfileReader:
+        segments = self._segments
+        if segments is None:
+            return ProfileReader(project.catalog)
+        return ProfileReader(project.catalog, memberships=partial(segments.memberships, project.name))
+
     async def _reader(self, project_name: str) -> tuple[Project, ProfileReader]:
         found = self._readers.get(project_name)
         if found is None:
             project = await self._projects.get(project_name)
-            found = self._readers[project_name] = (project, ProfileReader(project.catalog))
+            found = self._readers[project_name] = (project, self._new_reader(project))
         return found
 
     async def _open(
@@ -171,6 +187,10 @@ class ProfileServicer:
             return None
         projection = project.serving()
         await projection.wait_for(request.min_position, timeout)
+        if self._segments is not None and request.min_position and (selection.segments or selection.everything):
+            segments = await self._segments.of(project.name)
+            if segments.all():
+                await segments.keeper.wait_for(request.min_position, timeout)
         return projection
 
 

@@ -6,7 +6,7 @@ key once and never holds up the fold), evaluates only those, and sends what diff
 
 import asyncio
 import hashlib
-from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 from services.features import wire
@@ -60,6 +60,7 @@ class Watcher:
     async def messages(self) -> AsyncGenerator[bytes, None]:
         """WatchProfilesResponse messages, without end."""
         stop = self._projection.listen(self._note)
+        stop_mentions = self._projection.listen_to_mentions(self._note_mentioned)
         try:
             cursor = await self._start()
             while True:
@@ -82,6 +83,7 @@ class Watcher:
                 if keys:
                     await asyncio.sleep(self._request.min_interval_seconds)
         finally:
+            stop_mentions()
             stop()
 
     async def _start(self) -> Cursor:
@@ -117,6 +119,11 @@ class Watcher:
         self._pending.update(self._watched(list(self._compiled.concerned(touched))))
         # Nothing touched means that definitions changed: look at them.
         if self._pending or not touched:
+            self._wake.set()
+
+    def _note_mentioned(self, attribute_key: str, key_values: Collection[str]) -> None:
+        if attribute_key == self._compiled.attribute_key and self._compiled.has_parts:
+            self._pending.update(self._watched(list(key_values)))
             self._wake.set()
 
     def _watched(self, keys: Sequence[str]) -> Iterable[str]:

@@ -11,6 +11,7 @@ from inkling.features.v1 import profile_pb2
 from inkling.features.v1 import profile_service_pb2 as profiles
 from inkling.features.v1 import property_service_pb2 as messages
 from inkling.features.v1 import rollup_service_pb2 as rollups
+from inkling.features.v1 import segment_service_pb2 as segments
 from inkling.types.v1.value_pb2 import ListValue, RecordValue, StringList, Value
 from services.features.proto import timestamp
 from services.features.settings import FeaturesSettings
@@ -328,6 +329,29 @@ async def test_with_the_clock_of_the_log_a_write_without_a_time_follows_the_newe
         found = await read(client, "u", await put(client, "u", {"plan": "b"}))
         assert found["plan"].value.string_value == "b"
         assert found["plan"].event_time == timestamp(then_us + 2)
+
+
+async def test_a_profile_tells_its_segments_and_who_watches_is_told_of_a_new_one(client: Client) -> None:
+    await declare(client, "plan")
+    content = segments.Segment(attribute_key="user_id", condition="plan = 'pro'")
+    await client.segments.CreateSegment(segments.CreateSegmentRequest(segment_id="paying", segment=content))
+    request = profiles.WatchProfilesRequest(
+        attribute_key="user_id", selection=profile_pb2.Selection(segments=True), key_values=["u"], send_initial=True
+    )
+    stream = client.profiles.WatchProfiles(request)
+    assert not (await stream.read()).profiles[0].segments
+    position = await put(client, "u", {"plan": "pro"})
+    get = profiles.GetProfileRequest(
+        attribute_key="user_id",
+        key_value="u",
+        selection=profile_pb2.Selection(everything=True),
+        min_position=position,
+    )
+    assert list((await client.profiles.GetProfile(get)).segments) == ["segments/paying"]
+    assert list((await stream.read()).profiles[0].segments) == ["segments/paying"]
+    stream.cancel()
+    get.min_position = await put(client, "u", {"plan": "free"})
+    assert not (await client.profiles.GetProfile(get)).segments
 
 
 async def rolled_up(client: Client, account: str, position: int) -> dict[str, tuple[Any, int]]:

@@ -304,6 +304,16 @@ class SegmentKeeper:
             for turn in now:
                 turn.publish()
             self._publishing = False
+            self._mention(now)
+
+    def _mention(self, turns: Iterable[Turn]) -> None:
+        """Tells those who watch the profiles that changed."""
+        projection = self._project.projection
+        if projection is not None:
+            for turn in turns:
+                universe = turn.live.universe
+                numbers = [*turn.entered.tolist(), *turn.left.tolist()]
+                projection.mention(universe.attribute_key, [universe.text(number) for number in numbers])
 
     # Definitions.
 
