@@ -209,7 +209,9 @@ def _read_some(opened: pq.ParquetFile, names: list[str], wanted: Wanted) -> pa.T
     deciding = [_POSITION, "occurred_at", "operation"]
     if wanted.key_column in names:
         deciding.append(wanted.key_column)
-    table = opened.read(columns=deciding, use_threads=False)
+    # Keys of some shards are in nearly every file: then reading it once costs less than twice.
+    whole = wanted.shards is not None and not wanted.key_values
+    table = opened.read(columns=names if whole else deciding, use_threads=False)
     correction = pc.not_equal(table.column("operation"), 0)
     kept = correction
     mine = None
@@ -225,7 +227,7 @@ def _read_some(opened: pq.ParquetFile, names: list[str], wanted: Wanted) -> pa.T
         kept = pc.and_(kept, pc.less_equal(table.column(_POSITION), wanted.up_to_position))
     if not _any(kept):
         return None
-    result = opened.read(columns=names, use_threads=False).filter(kept)
+    result = (table if whole else opened.read(columns=names, use_threads=False)).filter(kept)
     if mine is not None:
         result = _without_other_keys(result, mine.filter(kept), wanted.key_column)
     return result
