@@ -39,26 +39,26 @@ class Bound:
         """Whose touched profiles concern it."""
         self.moving = bool(moving(condition.tree))
         """Whether time alone changes answers, though no value changes."""
-        self._readers = readers
+        self.readers = readers
         self._one = OneProfile(condition)
         self._many = ManyProfiles(condition)
 
     def same(self, other: "Bound") -> bool:
         """Whether the other always gives the same answers, from the same places."""
-        places = [reader.place for reader in self._readers], [reader.place for reader in other._readers]
+        places = [reader.place for reader in self.readers], [reader.place for reader in other.readers]
         return self.condition == other.condition and self.universe is other.universe and places[0] == places[1]
 
     def holds(self, numbers: Codes, now_us: int, timers: Timers | None = None) -> NDArray[np.bool_]:
         """Which of these profiles meet the condition at an instant; sets their timers."""
         if len(numbers) <= FEW:
             return np.array([self._holds_one(number, now_us, timers) for number in numbers.tolist()], np.bool_)
-        columns = [reader.many(numbers, now_us) for reader in self._readers]
+        columns = [reader.many(numbers, now_us) for reader in self.readers]
         if timers is not None and self.moving:
             timers.set(numbers, self._many.next_change_us(columns, len(numbers), now_us))
         return self._many.holds(columns, len(numbers), now_us)
 
     def _holds_one(self, number: int, now_us: int, timers: Timers | None) -> bool:
-        values = [reader.one(number, now_us) for reader in self._readers]
+        values = [reader.one(number, now_us) for reader in self.readers]
         if timers is not None and self.moving:
             timers.set_one(number, self._one.next_change_us(values, now_us))
         return self._one.holds(values, now_us)
