@@ -137,7 +137,7 @@ async def open_app(
                 projects=projects,
                 store=dataset_store,
                 blobs=blobs,
-                blobs_root=settings.data_dir / "blobs",
+                archive_root=settings.archive_root,
                 listings=listings or NoArchive(),
                 feed=feed,
                 settings=settings,

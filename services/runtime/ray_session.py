@@ -109,6 +109,8 @@ def _connect(options: RayOptions) -> None:
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
     import ray
 
+    # It warns that its handler of SIGTERM is not set, which is as it should be: the service has its own.
+    logging.getLogger("ray").setLevel(logging.ERROR)
     common: dict[str, Any] = {
         "namespace": options.namespace,
         "log_to_driver": False,

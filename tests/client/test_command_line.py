@@ -21,6 +21,7 @@ def test_every_command_explains_itself() -> None:
         "ingest": ["csv"],
         "profile": ["get", "watch"],
         "definitions": ["plan", "apply", "list", "export"],
+        "datasets": ["create", "list", "show", "download", "cancel", "delete"],
         "features": ["eval"],
         "collections": ["list", "get"],
         "dead-letters": ["list", "get", "replay", "purge"],

@@ -11,10 +11,13 @@ import grpc
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from click.testing import Result
 from google.longrunning import operations_pb2
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
+from typer.testing import CliRunner
 
+from inkling.cli import make_app
 from inkling.client import AsyncClient
 from inkling.errors import FailedPrecondition, InvalidArgument, NotFound, OperationFailed
 from inkling.features.v1 import dataset_pb2, segment_service_pb2
@@ -48,6 +51,7 @@ class Served:
     stubs: Client
     log: MemoryLog
     data_dir: Path
+    address: str
 
 
 @pytest.fixture
@@ -68,7 +72,7 @@ async def served(served_settings: FeaturesSettings, log: MemoryLog, clock: Manua
             purchase(9, "u1", NOW_US - DAY_US, 50.0, "refund"),
         )
         await stubs.publish(GROUP)
-        yield Served(client, stubs, log, settings.data_dir)
+        yield Served(client, stubs, log, settings.data_dir, f"127.0.0.1:{server.port}")
 
 
 def spec(**more: Any) -> dict[str, Any]:
@@ -195,6 +199,41 @@ async def test_an_erased_key_is_in_no_training_set_any_more(
         again = await served.client.datasets.create((folder / "manifest.json").read_text())
         assert again.row_count == 1
     assert await served.client.datasets.get(untouched.name) == untouched
+
+
+async def test_the_command_computes_downloads_shows_and_deletes(served: Served, tmp_path: Path) -> None:
+    async def run(*words: str) -> Result:
+        return await asyncio.to_thread(
+            CliRunner().invoke, make_app(), ["--features", served.address, "datasets", *words]
+        )
+
+    (tmp_path / "spec.json").write_text(json.dumps(spec(attribute_key="user_id", sampling={"max_rows": 2})))
+    done = await run("create", str(tmp_path / "spec.json"), "--out", str(tmp_path / "out"))
+    assert done.exit_code == 0, done.stderr
+    told = json.loads(done.stdout)
+    assert (told["rows"], told["files"]) == (2, ["part-00000.parquet", "manifest.json"])
+    assert told["left_out"] == {"over_the_bound": 1}
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["manifest.json", "part-00000.parquet"]
+    again = await run("create", str(tmp_path / "out" / "manifest.json"), "--out", str(tmp_path / "again"))
+    assert again.exit_code == 0, again.stderr
+    for path in (tmp_path / "out").iterdir():
+        assert path.read_bytes() == (tmp_path / "again" / path.name).read_bytes()
+
+    assert told["name"] in (await run("list")).stdout
+    assert json.loads((await run("show", told["name"])).stdout)["row_count"] == "2"
+    assert (await run("download", told["name"], "--out", str(tmp_path / "third"))).exit_code == 0
+    assert (await run("delete", told["name"])).exit_code == 0
+    assert told["name"] not in (await run("list")).stdout
+
+    (tmp_path / "rows.csv").write_text("as_of,user_id\n2023-11-13,u1\n")
+    with_rows = await run("create", str(tmp_path / "spec.json"), "--rows", str(tmp_path / "rows.csv"))
+    assert json.loads(with_rows.stdout)["rows"] == 1
+    (tmp_path / "bad.json").write_text('{"momnts": {}}')
+    bad = await run("create", str(tmp_path / "bad.json"))
+    assert bad.exit_code == 2
+    assert 'no field named "momnts"' in " ".join(bad.stderr.split())
+    (tmp_path / "spec.json").write_text(json.dumps(spec(sampling={"fraction": 7})))
+    assert (await run("create", str(tmp_path / "spec.json"), "--check")).exit_code == 1
 
 
 def _iso(instant_us: int) -> str:

@@ -69,7 +69,7 @@ class Surroundings:
     projects: Projects
     store: DatasetStore
     blobs: BlobStore
-    blobs_root: Path
+    archive_root: Path
     listings: Listings
     feed: Feed
     settings: FeaturesSettings
@@ -208,7 +208,7 @@ class DatasetCreator:
         path = None
         if stored.inputs:
             path = await around.blobs.open_path(input_key(project, stored.inputs))
-        job = make_job(resolved, spec, listing, around.blobs_root, path, around.insights)
+        job = make_job(resolved, spec, listing, around.archive_root, path, around.insights)
         records = records_of(listing, spec.up_to_position)
 
         async def put(name: str, content: bytes) -> None:
@@ -234,7 +234,7 @@ class DatasetCreator:
             listing,
             around.feed,
             around.clock,
-            blobs_root=around.blobs_root,
+            blobs_root=around.archive_root,
             partition_events=settings.dataset_partition_events,
             least_partitions=settings.ray_cpus if many else 1,
         )
