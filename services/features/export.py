@@ -1,17 +1,19 @@
 """Profiles as a table: every key of a projection, or some, all at one instant.
 
-The projection is frozen while the columns are gathered, as for a snapshot: it can be read but does not change, so all
-values hold at one position and instant. They are gathered in a thread, some keys at a time, into a file that is only
-copied memory; what takes long, compressing or printing, comes after.
+The projection stands still while the arrays of its engines are copied, as for a snapshot; then it goes on, and the
+columns are gathered from the copy in a thread, some keys at a time. So all values hold at one position and instant, and
+an export costs the serving no more than a snapshot does, however long the lists are.
 """
 
 import asyncio
 import contextlib
 import os
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -24,15 +26,17 @@ from services.features.compile import compile_attribute
 from services.features.dataset import ARROW_TYPES, typed
 from services.features.dataset_files import flat
 from services.features.definitions import Attribute, GroupState
-from services.features.listing import texts_of, union_of
-from services.features.projection import Projection, Slot
+from services.features.listing import union_of
+from services.features.projection import Projection
 from services.features.properties import PropertyDefinition, compile_property
 from services.features.rollups import VALUE_TYPES
 from services.features.selections import Chosen, Selection, choose, choose_more, key_of_selection
 from services.features.values import Status
+from services.kernel import snapshots
 from services.kernel.aggregations import Aggregation
-from services.kernel.asof import STATUSES
+from services.kernel.asof import STATUSES, Column
 from services.kernel.engine import Engine
+from services.kernel.fold import Fold
 
 CHUNK = 65_536
 STATUS_TYPE = pa.dictionary(pa.int8(), pa.string())
@@ -120,6 +124,15 @@ class Gathered:
     rows: int
     position: int
     as_of_us: int
+    still_seconds: float
+    """How long the projection stood still."""
+
+
+class Place(NamedTuple):
+    """Where a value is computed: the number of the engine, and the aggregation's place in it."""
+
+    engine: int
+    number: int
 
 
 async def gather(
@@ -132,58 +145,71 @@ async def gather(
     path = folder / "gathered.arrow"
     await projection.wait_changeable()
     projection.advance()
+    begun = time.perf_counter()
     with projection.freezing() as fold:
-        slots = [_slot(projection, columns.attribute_key, each) for each in columns.values]
-        texts = texts_of(projection, columns.attribute_key) if keys is None else []
-        position, as_of_us = fold.position, fold.as_of_us
-        rows = await asyncio.to_thread(_gather, columns, slots, keys, texts, path, done)
-    return Gathered(path, rows, position, as_of_us)
+        part = Fold(fold.clock)
+        part.position, part.as_of_us = fold.position, fold.as_of_us
+        part.engines = [engine for engine in fold.engines if engine.attribute_key == columns.attribute_key]
+        places = [_place(part, each) for each in columns.values]
+        manifest, arrays = await asyncio.to_thread(snapshots.freeze, part)
+    still = time.perf_counter() - begun
+    rows = await asyncio.to_thread(_gather, columns, places, keys, lambda: _copy(manifest, arrays), path, done)
+    return Gathered(path, rows, part.position, part.as_of_us, still)
 
 
-def _slot(projection: Projection, attribute_key: str, exported: Exported) -> Slot | Status:
+def _copy(manifest: dict[str, Any], arrays: dict[str, NDArray[np.generic]]) -> Fold:
+    return snapshots.decode(snapshots.encode(manifest, arrays))
+
+
+def _place(fold: Fold, exported: Exported) -> Place | Status:
     """Where a value is, or why it is nowhere."""
     if exported.unavailable is not None:
         return exported.unavailable
-    return projection.slot(attribute_key, exported.aggregation) or Status.BACKFILLING
+    for number, engine in enumerate(fold.engines):
+        index = engine.index_of(exported.aggregation)
+        if index is not None:
+            return Place(number, index)
+    return Status.BACKFILLING
 
 
 def _gather(
     columns: Columns,
-    slots: Sequence[Slot | Status],
+    places: Sequence[Place | Status],
     keys: Sequence[str] | None,
-    texts: list[pa.Array],
+    copy: Callable[[], Fold],
     path: Path,
     done: Callable[[int, int], None],
 ) -> int:
-    if keys is None:
-        values = union_of(texts) if texts else pa.array([], pa.large_string())
-    else:
+    engines = copy().engines
+    if keys is not None:
         values = pa.array(keys, pa.large_string())
+    else:
+        values = union_of([engine.key_codes.array() for engine in engines])
     with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, columns.schema) as writer:
         for start in range(0, len(values), CHUNK):
             chunk = values.slice(start, CHUNK).cast(pa.string())
-            writer.write_batch(_batch(columns, slots, chunk))
+            writer.write_batch(_batch(columns, places, engines, chunk))
             done(start + len(chunk), len(values))
     return len(values)
 
 
-def _batch(columns: Columns, slots: Sequence[Slot | Status], keys: pa.Array) -> pa.RecordBatch:
-    codes = {slot.engine: slot.engine.key_codes.known_codes(keys) for slot in slots if isinstance(slot, Slot)}
+def _batch(
+    columns: Columns, places: Sequence[Place | Status], engines: Sequence[Engine], keys: pa.Array
+) -> pa.RecordBatch:
+    codes = [engine.key_codes.known_codes(keys) for engine in engines]
     arrays: list[pa.Array] = [keys]
-    for exported, slot in zip(columns.values, slots, strict=True):
-        value, statuses = _values(exported, slot, codes, len(keys))
+    for exported, place in zip(columns.values, places, strict=True):
+        if isinstance(place, Status):
+            value, statuses = pa.nulls(len(keys), _arrow_type(exported)), np.full(len(keys), place, np.int8)
+        else:
+            value, statuses = _values(exported, engines[place.engine].column(place.number, codes[place.engine]))
         arrays.append(value)
         if columns.statuses:
             arrays.append(pa.DictionaryArray.from_arrays(pa.array(statuses), _STATUS_NAMES))
     return pa.record_batch(arrays, schema=columns.schema)
 
 
-def _values(
-    exported: Exported, slot: Slot | Status, codes: dict[Engine, NDArray[np.int32]], count: int
-) -> tuple[pa.Array, NDArray[np.int8]]:
-    if isinstance(slot, Status):
-        return pa.nulls(count, _arrow_type(exported)), np.full(count, slot, np.int8)
-    column = slot.engine.column(slot.place, codes[slot.engine])
+def _values(exported: Exported, column: Column) -> tuple[pa.Array, NDArray[np.int8]]:
     value = typed(exported.attribute, column)
     statuses = _KERNEL_STATUSES[column.statuses]
     if value.null_count:
