@@ -37,7 +37,8 @@ QUERIES = (
     "INFER days FROM transactions WHERE DATETIME_FROM(date_time, 0, 0, 3) AND amount < 0",
     "INFER quarter FROM transactions WHERE DATETIME_FROM(date_time, 0, 3, 0) HAVING SUM(amount) < 0",
     "INFER year FROM transactions WHERE DATETIME_FROM(date_time, 1, 0, 0) AND amount < 0 HAVING SUM(amount) < -60",
-    'INFER settled FROM transactions WHERE DATETIME_TO(date_time, 0, 1, 0) AND status = "pending"',
+    'INFER back FROM transactions WHERE DATETIME_TO(date_time, 0, 1, 0) AND credit_debit_indicator = "debit" '
+    f"HAVING ABS(SUM(amount)) * 0.2 < ABS(SUM({SPENT} AND DATETIME_FROM(date_time, 0, 1, 0)))",
     "INFER between FROM transactions WHERE DATETIME_FROM(date_time, 0, 4, 0) AND DATETIME_TO(date_time, 0, 0, 45) "
     "HAVING SUM(amount) < -20",
     'INFER salary FROM transactions WHERE "income" IN tags AND DATETIME_FROM(date_time, 0, 0, 31) '
