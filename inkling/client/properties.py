@@ -210,12 +210,10 @@ class AsyncProperties:
                 chunk = [each.to_message() for each in itertools.islice(iterator, chunk_size)]
                 if not chunk:
                     return
+                for place, each in enumerate(chunk, (sequence - 1) * chunk_size):
+                    each.write_id = each.write_id or f"{batch}:{place}"
                 yield messages.BatchSetPropertiesRequest(
-                    sequence=sequence,
-                    attribute_key=attribute_key,
-                    writes=chunk,
-                    source=source,
-                    write_id=f"{batch}:{sequence}",
+                    sequence=sequence, attribute_key=attribute_key, writes=chunk, source=source
                 )
 
         def read(

@@ -58,18 +58,23 @@ class PropertyWriter:
         Raises NotFound when nothing is declared for the key, FailedPrecondition when the clock of the log has not begun
         and a write has no event time, Unavailable.
         """
+        return await self.append(project_name, await self.encode(project_name, attribute_key, source, writes, chunk_id))
+
+    async def encode(
+        self, project_name: str, attribute_key: str, source: str, writes: Sequence[PropertyWrite], chunk_id: str
+    ) -> Encoded:
+        """The first half of `write`: what is appended stands, with its event times, but is not durable."""
         if len(chunk_id) > MAX_WRITE_ID:
             raise _invalid("write_id", f"has at most {MAX_WRITE_ID} characters", "OUT_OF_RANGE")
         project = await self._projects.get(project_name)
         encoder = self._encoder(project, attribute_key, source)
         now_us = self._reserve(project, ticks(writes))
         if len(writes) <= LOOP_WRITES:
-            encoded = encoder.encode(writes, chunk_id, now_us)
-        else:
-            encoded = await asyncio.to_thread(encoder.encode, writes, chunk_id, now_us)
-        return await self._append(project_name, encoded)
+            return encoder.encode(writes, chunk_id, now_us)
+        return await asyncio.to_thread(encoder.encode, writes, chunk_id, now_us)
 
-    async def _append(self, project: str, encoded: Encoded) -> Written:
+    async def append(self, project: str, encoded: Encoded) -> Written:
+        """The second half of `write`."""
         if not encoded.places:
             return Written(0, 0, tuple(encoded.refused))
         stored = await self._sink.append(project, encoded.request)

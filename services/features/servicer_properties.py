@@ -177,16 +177,17 @@ class PropertyServicer(property_service_pb2_grpc.PropertyServiceServicer):
         finally:
             reader.cancel()
             await asyncio.wait((reader,))
-            while not pending.empty():
-                left = pending.get_nowait()
-                if left is not None:
-                    left[1].cancel()
+            left = [chunk[1] for chunk in (pending.get_nowait() for _ in range(pending.qsize())) if chunk is not None]
+            for task in left:
+                task.cancel()
+            await asyncio.gather(*left, return_exceptions=True)
 
     async def _read(
         self, requests: AsyncIterator[messages.BatchSetPropertiesRequest], pending: "asyncio.Queue[_Chunk | None]"
     ) -> None:
         caller = current_caller()
         last: int | None = None
+        previous: asyncio.Task[Written] | None = None
         try:
             async for request in requests:
                 if last is not None and request.sequence <= last:
@@ -195,12 +196,27 @@ class PropertyServicer(property_service_pb2_grpc.PropertyServiceServicer):
                     raise _out_of_range("writes", f"must be at most {MAX_WRITES:,}: send smaller chunks")
                 last = request.sequence
                 source = check_source(request.source, by_service=Role.SERVICE in caller.roles)
-                work = self._writer.write(
-                    caller.project, request.attribute_key, source, request.writes, request.write_id
-                )
-                await pending.put((request.sequence, asyncio.create_task(work)))
+                previous = asyncio.create_task(self._set(caller.project, source, request, previous))
+                await pending.put((request.sequence, previous))
         finally:
             await pending.put(None)
+
+    async def _set(
+        self,
+        project: str,
+        source: str,
+        request: messages.BatchSetPropertiesRequest,
+        previous: "asyncio.Task[Written] | None",
+    ) -> Written:
+        """Encodes a chunk beside the storing of the one before, and stores it only after that.
+
+        So none overtakes another that must be sent again, and would then be the later one.
+        """
+        encoded = await self._writer.encode(project, request.attribute_key, source, request.writes, request.write_id)
+        if previous is not None:
+            await asyncio.wait((previous,))
+            previous.result()
+        return await self._writer.append(project, encoded)
 
 
 def property_service(properties: PropertyServicer, rollups: RollupServicer, domain: str) -> Service:
