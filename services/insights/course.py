@@ -5,6 +5,7 @@ from typing import Any
 from services.insights.evaluators import Arrays, Evaluator
 from services.kernel.columns import EventBatch
 from services.kernel.dedup import ADDED, REPLACED, Deduplicator
+from services.kernel.erasing import Mark, pieces, subject_hash
 from services.kernel.fold import ClockKind
 from services.kernel.windows import MIN_US
 
@@ -12,7 +13,8 @@ from services.kernel.windows import MIN_US
 class Course:
     """A project at one position of its log and at one instant. Not thread-safe."""
 
-    def __init__(self, clock: ClockKind, horizon_us: int) -> None:
+    def __init__(self, project: str, clock: ClockKind, horizon_us: int) -> None:
+        self.project = project
         self.clock: ClockKind = clock
         self.deduplicator = Deduplicator(horizon_us)
         self.position = 0
@@ -23,8 +25,13 @@ class Course:
 
     def apply(self, first_position: int, last_position: int, batch: EventBatch | None) -> None:
         """Applies the records of these positions; those at or before its own are passed over."""
-        if last_position <= self.position:
-            return
+        for first, last, piece, mark in pieces(first_position, last_position, batch):
+            if last > self.position:
+                self._apply(first, last, piece)
+                if mark is not None:
+                    self._forget(mark)
+
+    def _apply(self, first_position: int, last_position: int, batch: EventBatch | None) -> None:
         if batch is not None and first_position <= self.position:
             batch = batch.slice(self.position - first_position + 1)
         self.position = last_position
@@ -38,6 +45,13 @@ class Course:
             self.now_us = max(self.now_us, int(times.max()))
         for evaluator in self.evaluators:
             evaluator.apply(batch, resolution, self.now_us, last_position)
+
+    def _forget(self, mark: Mark) -> None:
+        def is_subject(value: str) -> bool:
+            return subject_hash(self.project, mark.attribute_key, value) == mark.subject
+
+        for evaluator in self.evaluators:
+            evaluator.forget(mark.attribute_key, is_subject)
 
     def advance(self, now_us: int) -> None:
         """Time has passed; with the log as the clock that says nothing."""
@@ -62,9 +76,9 @@ class Course:
         return manifest, arrays
 
     @classmethod
-    def thaw(cls, manifest: dict[str, Any], arrays: Arrays) -> "Course":
+    def thaw(cls, project: str, manifest: dict[str, Any], arrays: Arrays) -> "Course":
         """Back from a snapshot, without evaluators: those are made of their own parts."""
-        course = cls(manifest["clock"], 0)
+        course = cls(project, manifest["clock"], 0)
         course.deduplicator = Deduplicator.load(named(arrays, "ids"))
         course.position, course.now_us = int(manifest["position"]), int(manifest["now_us"])
         return course

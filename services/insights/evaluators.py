@@ -5,7 +5,7 @@ asked to `settle`; the project writes that to the change journal, which watchers
 with nobody asks: a change and its undoing in the past are told to nobody.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -43,5 +43,23 @@ class Evaluator(Protocol):
     def freeze(self) -> tuple[dict[str, Any], Arrays]:
         """Its state as JSON and copies of arrays, for a snapshot."""
 
-    def forget(self, attribute_key: str, key_value: str) -> None:
-        """Everything about a key value goes."""
+    def streams(self) -> list[str]:
+        """The streams of the journal that its changes are in."""
+
+    def forget(self, attribute_key: str, is_subject: Callable[[str], bool]) -> None:
+        """A subject was erased: everything about the value of this key that is the one goes; nobody is told."""
+
+
+class EvaluatorMaker(Protocol):
+    """Makes an evaluator of each project."""
+
+    @property
+    def name(self) -> str:
+        """That of its evaluators."""
+
+    async def make(self, project: str, manifest: Mapping[str, Any] | None, arrays: Arrays) -> Evaluator:
+        """The evaluator of a project: from its part of a snapshot, or None and then from the log's start.
+
+        Raises `SchemaChangedError` when the snapshot is of no use: then all starts over from the log.
+        """
+        ...

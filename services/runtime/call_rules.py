@@ -118,6 +118,46 @@ CALL_RULES: Mapping[str, Mapping[str, CallRule]] = {
         "ReadDatasetFile": CallRule(3600),
         "UploadDatasetRows": CallRule(3600),
     },
+    "inkling.insights.v1.RuleService": {
+        "CreateRule": CallRule(60),  # fills from the log
+        "GetRule": _READ,
+        "ListRules": _LIST,
+        "ListRuleVersions": _LIST,
+        "UpdateRule": CallRule(60),
+        "ActivateRule": CallRule(60),
+        "DeleteRule": _CHANGE,
+        "ImportRuleTable": CallRule(120),
+        "ExportRuleTable": _LIST,
+        "ListRuleResults": CallRule(15, idempotent=True),  # may wait for a position
+        "GetRuleStatistics": _READ,
+        "ListRuleActions": _LIST,
+        "BackTestRule": CallRule(300),
+        "GetWebhookSecret": _READ,
+    },
+    "inkling.insights.v1.InsightService": {
+        "CreateInsight": CallRule(60),  # evaluates it for everyone
+        "GetInsight": _READ,
+        "ListInsights": _LIST,
+        "UpdateInsight": CallRule(60),
+        "ActivateInsight": CallRule(60),
+        "DeactivateInsight": CallRule(60),
+        "DeleteInsight": CallRule(60),
+        "DeleteAllInsights": CallRule(60),
+        "GetCustomerInsights": CallRule(65, idempotent=True),  # may wait for a position
+        "EvaluateCustomer": CallRule(30, idempotent=True),
+        "ExplainInsight": CallRule(30, idempotent=True),
+        "DryRunQuery": CallRule(300, idempotent=True),
+        "WatchInsights": _ENDLESS,
+    },
+    "inkling.insights.v1.QueryService": {
+        "ValidateQuery": _READ,
+        "ExplainQuery": _READ,
+        "CompleteQuery": _READ,
+        "FormatQuery": _READ,
+        "ListSources": _LIST,
+        "ListTemplates": _LIST,
+        "RenderTemplate": _READ,
+    },
     "google.longrunning.Operations": {
         "ListOperations": _LIST,
         "GetOperation": _READ,

@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from services.insights.direct.evaluator import evaluate
@@ -107,9 +108,8 @@ class Engine:
         self._built = None
         self.states.reserve(len(self.customers), len(self._plans))
         self._fill({number: total for total, number in self._totals.items() if total not in known})
-        everyone = np.arange(len(self.customers), dtype=np.int32)
         for slot in chosen:
-            self.enqueue(everyone, slot)
+            self.reconsider(slot)
         return chosen
 
     def remove(self, slot: int) -> NDArray[np.int32]:
@@ -139,7 +139,19 @@ class Engine:
         self.states.load(states, dict(slots), customers, len(self._plans))
         self._fill({number: total for total, number in self._totals.items()})
         for slot in plans.keys() - set(slots.values()):
-            self.enqueue(np.arange(customers, dtype=np.int32), slot)
+            self.reconsider(slot)
+
+    def reconsider(self, slot: int) -> None:
+        """A query is to be decided for everyone again."""
+        self.enqueue(np.arange(len(self.customers), dtype=np.int32), slot)
+
+    def believe(self, slot: int, customer: str, standing: Standing, since_us: int) -> None:
+        """What was told of a customer after this state was written down; what holds is decided at the next `settle`."""
+        code = int(self.customers.codes(pa.array([customer], pa.string()))[0])
+        self.states.reserve(len(self.customers), len(self._plans))
+        self.states.table[code, slot] = standing | (self.states.table[code, slot] & QUEUED)
+        self.states.note(np.array([slot], np.int32), np.array([code], np.int32), np.array([since_us], np.int64))
+        self.enqueue(np.array([code], np.int32), slot)
 
     def _free(self, count: int) -> list[int]:
         free = [slot for slot, plan in enumerate(self._plans) if plan is None][:count]
@@ -177,9 +189,11 @@ class Engine:
             self._tables.sums = without(self._tables.sums, unread)
 
     def _unqueue(self, slot: int) -> None:
+        self._keep_queued(self._tables.queue.queries[: self.queued] != slot)
+
+    def _keep_queued(self, wanted: NDArray[np.bool_]) -> None:
         queue = self._tables.queue
-        used = int(queue.used[0])
-        kept = np.flatnonzero(queue.queries[:used] != slot)
+        kept = np.flatnonzero(wanted)
         queue.customers[: len(kept)], queue.queries[: len(kept)] = queue.customers[kept], queue.queries[kept]
         queue.used[0] = len(kept)
 
@@ -244,11 +258,19 @@ class Engine:
         rows.compact()
 
     def forget(self, customer: str) -> None:
-        """Takes all rows of a customer back."""
+        """Leaves nothing of a customer: no rows, no states, no text. Nothing changes that could be told."""
         code = self.customers.find(customer)
-        if code is not None:
-            for name, rows in self.sources.items():
-                self.replace_rows(name, rows.store.columns.id_hashes[rows.of(code)].tolist(), None)
+        if code is None:
+            return
+        for name, rows in self.sources.items():
+            self.replace_rows(name, rows.store.columns.id_hashes[rows.of(code)].tolist(), None)
+            rows.compact(at_once=True)
+        queue = self._tables.queue
+        self._keep_queued(queue.customers[: self.queued] != code)
+        self.states.table[code] = 0
+        forgotten = np.zeros(len(self.customers), np.bool_)
+        forgotten[code] = True
+        self.customers.forget(forgotten)
 
     def _run(self, made: Pass, rows: SourceRows, numbers: RowNumbers, sign: int) -> None:
         view = rows.view(numbers)

@@ -177,9 +177,9 @@ class SourceRows:
         self.store.load(dict(arrays))
         self._restore_order()
 
-    def compact(self) -> None:
-        """Lets go of dead rows once they are more than the living."""
-        if self.dead > len(self):
+    def compact(self, *, at_once: bool = False) -> None:
+        """Lets go of dead rows, unless told otherwise once they are more than the living."""
+        if self.dead > len(self) or (at_once and self.dead):
             self._drop_dead()
 
     def _drop_dead(self) -> None:
