@@ -25,7 +25,6 @@ from services.kernel.columns import DELETE
 from services.kernel.erasing import ERASED_NAME, MARKER_NAME, VERSION, subject_hash
 from services.runtime.clocks import ManualClock
 from services.runtime.erasures import Erased, Receipt
-from services.runtime.errors import Unavailable
 from services.runtime.server import Server
 from tests.features.memory_log import NOW_US, MemoryLog, purchase
 from tests.features.reading import read_values
@@ -41,14 +40,11 @@ class MemoryErasures:
 
     log: MemoryLog
     receipts: dict[str, Receipt] = field(default_factory=dict)
-    failures: int = 0
+    asked: asyncio.Event = field(default_factory=asyncio.Event)
     gate: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def erase(self, project: str, attribute_key: str, value: str, request_id: str) -> Receipt:
         """See LogErasures."""
-        if self.failures:
-            self.failures -= 1
-            raise Unavailable("not now")
         if request_id not in self.receipts:
             subject = subject_hash(project, attribute_key, value)
             ids = [row.event_id for row in self.log.rows if row.keys.get(attribute_key) == value]
@@ -61,6 +57,7 @@ class MemoryErasures:
             position = await self.log.append(*written)
             stores = (Erased("events", len(ids), "events"),)
             self.receipts[request_id] = Receipt("erasures/1", attribute_key, subject, stores, position, position, 1, 2)
+        self.asked.set()
         await self.gate.wait()
         return self.receipts[request_id]
 
@@ -150,11 +147,10 @@ async def test_an_erasure_goes_on_after_a_restart_and_waits_for_the_marker(
         await create(client)
         await client.publish(GROUP)
         operation = await stub.EraseSubject(REQUEST)
-        while not erasures.receipts:
-            await asyncio.sleep(0.01)
+        await erasures.asked.wait()
+        metadata = erasure_pb2.ErasureMetadata()
+        assert operation.metadata.Unpack(metadata)
         with pytest.raises(grpc.aio.AioRpcError) as error:
-            metadata = erasure_pb2.ErasureMetadata()
-            assert operation.metadata.Unpack(metadata)
             await stub.GetErasureReceipt(subjects.GetErasureReceiptRequest(name=metadata.name))
         assert error.value.code() is grpc.StatusCode.FAILED_PRECONDITION
         assert VALUE.encode() not in operation.SerializeToString()
@@ -181,3 +177,26 @@ async def test_a_snapshot_of_before_the_marker_forgets_when_it_is_recovered(
     position = (await erasures.erase(PROJECT, "user_id", VALUE, "r")).position
     async with erasing(served_settings, log, clock, erasures) as (client, _):
         assert await read(client, VALUE, position) == NOBODY
+
+
+async def test_who_watches_hears_that_an_erased_key_has_nothing_any_more(
+    served_settings: FeaturesSettings, log: MemoryLog, clock: ManualClock
+) -> None:
+    erasures = MemoryErasures(log)
+    erasures.gate.set()
+    await log.append(*(purchase(n, VALUE if n % 2 else "bob", NOW_US - 50 + n, 1.0) for n in range(9)))
+    async with erasing(served_settings, log, clock, erasures) as (client, stub):
+        await create(client)
+        await client.publish(GROUP)
+        selection = profile_pb2.Selection(attribute_groups=["attributeGroups/shopping"])
+        stream = client.profiles.WatchProfiles(profiles.WatchProfilesRequest(selection=selection))
+        await asyncio.sleep(0.2)
+        await finished(client, (await stub.EraseSubject(REQUEST)).name)
+        await log.append(purchase(50, "bob", NOW_US - 2, 1.0))
+        heard: dict[str, object] = {}
+        async with asyncio.timeout(20):
+            while "bob" not in heard:
+                message = await stream.read()
+                heard |= {each.key_value: read_values(each)["buys"][0] for each in message.profiles}
+        stream.cancel()
+    assert heard == {VALUE: None, "bob": 6}
