@@ -145,6 +145,11 @@ class Projection:
         for listener in list(self._key_listeners.values()):
             listener(attribute_key, key_values)
 
+    @property
+    def mentions_heard(self) -> bool:
+        """Whether anybody listens to what is mentioned."""
+        return bool(self._key_listeners)
+
     def listen_to_mentions(self, listener: KeyListener) -> Callable[[], None]:
         """Calls `listener` with the keys that are mentioned, until the function returned is called."""
         token = object()

@@ -140,6 +140,7 @@ class SegmentKeeper:
             await self._store.delete(self._project.name, live.definition.segment_id)
             self.live.pop(live.definition.segment_id, None)
             await self._shelf.delete(live.definition)
+            self._mention([Turn(live, np.empty(0, np.int32), live.members.numbers(), 0, 0)])
 
     async def forget(self, attribute_key: str, key_value: str) -> int:
         """Leaves nothing of a key: not in memory, nor on the shelf, nor in the journal. Nobody is told that it left.
@@ -228,9 +229,10 @@ class SegmentKeeper:
         if revision != self._revision:
             for universe in self._universes.values():
                 universe.follow(projection.fold.engines)
-            for live in self.live.values():
-                await self._bind(live, projection)
+            # Before anything is awaited: what changes meanwhile is looked at in the next round.
             self._revision = revision
+            for live in list(self.live.values()):
+                await self._bind(live, projection)
         projection.advance()
         position = projection.position
         self._distribute()
@@ -277,6 +279,7 @@ class SegmentKeeper:
             turn = live.turn(numbers, instant_of(projection), projection.position)
             if not live.definition.evaluated:
                 turn.publish()
+                self._mention([turn])
             elif len(turn):
                 turns.append(turn)
             if len(due) > len(numbers):
@@ -309,7 +312,7 @@ class SegmentKeeper:
     def _mention(self, turns: Iterable[Turn]) -> None:
         """Tells those who watch the profiles that changed."""
         projection = self._project.projection
-        if projection is not None:
+        if projection is not None and projection.mentions_heard:
             for turn in turns:
                 universe = turn.live.universe
                 numbers = [*turn.entered.tolist(), *turn.left.tolist()]
@@ -350,6 +353,7 @@ class SegmentKeeper:
         except OutOfRange as error:
             # What watchers know is not known any more: they start anew, with the members as they are.
             _LOGGER.warning("the members of %s are found anew: %s", live.definition.name, error.message)
+            await self._shelf.delete(live.definition)
             definition = replace(live.definition, evaluated=False, uid=new_uid())
             await self._store.replace(self._project.name, definition)
             live.definition = definition

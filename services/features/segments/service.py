@@ -207,7 +207,7 @@ class ProjectSegments:
         live = self.get(name)
         if live.state is SegmentState.EVALUATING:
             await self.keeper.wait_current(live, 1.0)
-        if live.state is SegmentState.EVALUATING or (live.state is SegmentState.BROKEN and not live.recovered):
+        if live.state is SegmentState.EVALUATING or not live.recovered or self.keeper.sequence < 0:
             raise Unavailable("the segment's members are being found: try again", reason="NOT_READY")
         return live
 

@@ -118,4 +118,15 @@ class Universe:
                 theirs[number] = -1
         self._forgotten.add(number)
         self.keys.forget(np.arange(len(self.keys)) == number)
+        for engine, ours in self._ours.items():
+            # The same value may have come back by now: it is another profile.
+            code = engine.key_codes.find(key_value)
+            if code is not None and code < len(ours):
+                ours[code] = self.keys.codes(pa.array([key_value]))[0]
+                self._theirs[engine] = self._theirs_of(ours)
         return number
+
+    def _theirs_of(self, ours: Codes) -> Codes:
+        theirs = np.full(len(self.keys), -1, np.int32)
+        theirs[ours[ours >= 0]] = np.flatnonzero(ours >= 0).astype(np.int32)
+        return theirs

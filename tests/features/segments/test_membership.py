@@ -82,9 +82,24 @@ def test_engines_number_the_same_keys_differently_and_forgotten_keys_are_nobody(
     second.key_codes.codes(pa.array(["d"]))
     assert universe.numbers(second, np.array([2], np.int32)).tolist() == [3]
     assert universe.codes(first, np.array([3], np.int32)).tolist() == [-1]
+    for engine in (first, second):
+        engine.key_codes.forget(np.array([text == "b" for text in engine.key_codes.texts()]))
     assert universe.forget("b") == 1
     assert universe.find("b") is None
     assert universe.everybody().tolist() == [0, 2, 3]
     assert universe.numbers(first, np.array([0, 1], np.int32)).tolist() == [0]
     universe.follow([second])
     assert universe.codes(first, universe.everybody()).tolist() == [-1, -1, -1]
+
+
+def test_a_key_that_comes_back_while_it_is_forgotten_is_another_profile() -> None:
+    engine, universe = Engine("user_id", ()), Universe("user_id")
+    engine.key_codes.codes(pa.array(["a", "b"]))
+    universe.follow([engine])
+    engine.key_codes.forget(np.array([False, True]))
+    engine.key_codes.codes(pa.array(["b"]))
+    universe.follow([engine])
+    assert universe.forget("b") == 1
+    assert (universe.find("b"), universe.everybody().tolist()) == (2, [0, 2])
+    assert universe.codes(engine, universe.everybody()).tolist() == [0, 2]
+    assert universe.numbers(engine, np.array([2], np.int32)).tolist() == [2]

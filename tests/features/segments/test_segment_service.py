@@ -10,6 +10,7 @@ from google.protobuf.field_mask_pb2 import FieldMask
 
 from inkling.features.v1 import segment_service_pb2 as messages
 from services.features.settings import FeaturesSettings
+from services.following.feed import LogSettings
 from services.runtime.clocks import ManualClock
 from tests.features.memory_log import NOW_US, MemoryLog, purchase
 from tests.features.serving import DAY_US, GROUP, Client, create, refused, serving
@@ -46,6 +47,15 @@ async def checked(client: Client, segment_id: str, *keys: str, position: int = 0
         messages.CheckMembershipRequest(name=f"segments/{segment_id}", key_values=keys, min_position=position)
     )
     return [each.member for each in response.memberships]
+
+
+async def told(call: Any) -> bool:
+    """Whether a stream begins, rather than being refused."""
+    try:
+        await call.read()
+    except grpc.aio.AioRpcError:
+        return False
+    return True
 
 
 class Watch:
@@ -197,6 +207,47 @@ async def test_after_a_restart_members_are_as_before_and_what_time_changed_is_to
         async with Watch(client, "buyers", resume_token=token) as watch:
             assert await watch.next(2) == [("cleo", "ENTERED"), ("bob", "LEFT")]
         assert await members(client, "buyers") == ["ann", "cleo"]
+
+
+async def test_a_token_of_changes_that_are_not_kept_any_more_is_refused(
+    served_settings: FeaturesSettings, log: MemoryLog, clock: ManualClock
+) -> None:
+    async with serving(served_settings, log, clock) as client:
+        await fill(client, log)
+        await segment(client, "buyers", "buys >= 1")
+        async with Watch(client, "buyers") as watch:
+            await watch.next(0)
+            token = watch.token
+        position = await log.append(purchase(10, "cleo", NOW_US - 1, 1.0), purchase(11, "dan", NOW_US - 1, 1.0))
+        assert await checked(client, "buyers", "cleo", position=position) == [True]
+    # A start trims the journal.
+    few = served_settings.model_copy(update={"journal_entries": 1})
+    async with serving(few, log, clock) as client:
+        assert await checked(client, "buyers", "cleo", "dan", "bob", position=position) == [True, True, True]
+        trimmed = messages.WatchSegmentRequest(name="segments/buyers", resume_token=token)
+        async with asyncio.timeout(20):
+            # It is trimmed a moment after it serves.
+            while (call := client.segments.WatchSegment(trimmed)) and await told(call):
+                call.cancel()
+        code, reason, violations = await refused(call.read())
+        assert (code, reason) == (grpc.StatusCode.OUT_OF_RANGE, "TOKEN_EXPIRED")
+        assert "start anew" in violations["resume_token"]
+
+
+async def test_with_the_clock_of_the_log_time_is_that_of_the_newest_event(
+    served_settings: FeaturesSettings, clock: ManualClock
+) -> None:
+    log = MemoryLog(LogSettings(clock="log"))
+    year_us = 365 * DAY_US
+    await log.append(purchase(1, "ann", NOW_US - 10 * year_us, 10.0))
+    async with serving(served_settings, log, clock) as client:
+        await create(client)
+        await client.publish(GROUP)
+        await segment(client, "buyers", "buys >= 1")
+        async with Watch(client, "buyers", send_initial=True) as watch:
+            assert await watch.next(1) == [("ann", "PRESENT")]
+            await log.append(purchase(2, "bob", NOW_US - 10 * year_us + 8 * DAY_US, 10.0))
+            assert await watch.next(2) == [("bob", "ENTERED"), ("ann", "LEFT")]
 
 
 async def test_refusals_say_what_to_do(filled: Client) -> None:
