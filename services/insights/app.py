@@ -18,6 +18,7 @@ from services.insights.evaluators import EvaluatorMaker
 from services.insights.managing import Manager
 from services.insights.metrics import InsightMetrics
 from services.insights.projects import Projects
+from services.insights.rules_app import RULE_MIGRATIONS, RulesLinks, open_delivery, open_rules
 from services.insights.servicer_insights import InsightServicer
 from services.insights.servicer_queries import QueryServicer
 from services.insights.settings import InsightsSettings
@@ -46,13 +47,17 @@ class App:
 async def main(settings: InsightsSettings) -> None:
     """Serves until told to stop."""
     await asyncio.to_thread(warm)
+    key = settings.service_key
     async with (
-        open_channel(settings.ingest_target, key=settings.service_key, ca_file=settings.ingest_ca_file) as channel,
+        open_channel(settings.ingest_target, key=key, ca_file=settings.ingest_ca_file) as channel,
+        open_channel(settings.features_target, key=key, ca_file=settings.features_ca_file) as features,
+        open_delivery(settings, channel, features) as delivery,
         open_app(
             settings,
             IngestFeed(channel, "insights", settings.ingest_compression),
             SystemClock(),
             IngestSources(channel),
+            rules=RulesLinks(IngestFeed(channel, "rules", settings.ingest_compression), delivery),
         ) as app,
     ):
         await serve(settings, app.services, ready=app.projects.wait_ready(), registry=app.registry)
@@ -65,23 +70,29 @@ async def open_app(
     clock: Clock,
     sources: SourceReader | None = None,
     others: tuple[EvaluatorMaker, ...] = (),
+    *,
+    rules: RulesLinks | None = None,
 ) -> AsyncIterator[App]:
     """Opens the database and the projects; what is active is kept true from here on.
 
-    Without `sources` there are only transactions. `others` make what else is evaluated over the same logs.
+    Without `sources` there are only transactions. `others` make what else is evaluated over the same logs; `rules` says
+    where these do what they ask for, without it they follow `feed`, and their actions wait.
     """
-    async with Database.open(settings.database_url, (journal.MIGRATIONS, MIGRATIONS)) as database:
+    async with Database.open(settings.database_url, (journal.MIGRATIONS, MIGRATIONS, RULE_MIGRATIONS)) as database:
         blobs = FolderBlobStore(settings.data_dir / "blobs")
         tokens = PageTokens.open(settings.paging_secret, settings.data_dir)
         changes = journal.ChangeJournal(journal.JournalStore(database), clock)
         projects = Projects(
             InsightStore(database), feed, sources or OnlyTransactions(), blobs, changes, settings, clock, others
         )
-        async with projects.open():
+        async with (
+            projects.open(),
+            open_rules(settings, database, rules or RulesLinks(feed), blobs, clock, tokens, DOMAIN) as ruling,
+        ):
             registry = CollectorRegistry()
             registry.register(InsightMetrics(projects))
             servicer = InsightServicer(projects, Manager(projects), tokens)
-            services = (_service(servicer, QueryServicer(projects)),)
+            services = (_service(servicer, QueryServicer(projects)), ruling.service)
             yield App(services, projects, registry)
 
 

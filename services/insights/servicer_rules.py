@@ -11,6 +11,7 @@ from google.protobuf.empty_pb2 import Empty
 from inkling.insights.v1 import rule_pb2, rule_service_pb2_grpc
 from inkling.insights.v1 import rule_service_pb2 as messages
 from services.following.feed import Feed
+from services.insights.actions.webhooks import WebhookSecrets
 from services.insights.rules import wire
 from services.insights.rules.backtest import BackTest, BackTester
 from services.insights.rules.definitions import DEFAULT_USER_KEY, RULE_ID, Rule
@@ -32,6 +33,7 @@ POLICIES = {
     **{f"/{SERVICE_NAME}/{method}": frozenset({Role.READ, Role.SERVICE}) for method in _USERS},
     **{f"/{SERVICE_NAME}/{method}": frozenset({Role.DEFINE}) for method in _WRITES},
     f"/{SERVICE_NAME}/BackTestRule": frozenset({Role.DEFINE}),
+    f"/{SERVICE_NAME}/GetWebhookSecret": frozenset({Role.DEFINE}),
 }
 MAX_DAYS, MAX_HITS = 3_660, 1_000
 MAX_TABLE = 3 << 20
@@ -57,10 +59,11 @@ def rule_service(servicer: "RuleServicer", domain: str) -> Service:
 class RuleServicer(rule_service_pb2_grpc.RuleServiceServicer):
     """Makes rules and says what they do."""
 
-    def __init__(self, rules: Rules, feed: Feed, tokens: PageTokens) -> None:
+    def __init__(self, rules: Rules, feed: Feed, tokens: PageTokens, keys: WebhookSecrets) -> None:
         self._rules = rules
         self._feed = feed
         self._tokens = tokens
+        self._keys = keys
         self._testing = asyncio.Semaphore(1)
 
     async def CreateRule(self, request: messages.CreateRuleRequest, context: Context) -> rule_pb2.Rule:
@@ -199,6 +202,12 @@ class RuleServicer(rule_service_pb2_grpc.RuleServiceServicer):
                 await asyncio.to_thread(tester.add, batch)
             found = await asyncio.to_thread(tester.answer, start_us, request.max_hits or 100)
         return _test_message(found, start_us, end_us)
+
+    async def GetWebhookSecret(
+        self, request: messages.GetWebhookSecretRequest, context: Context
+    ) -> messages.GetWebhookSecretResponse:
+        """Reads the secret of the project's webhooks."""
+        return messages.GetWebhookSecretResponse(secret=self._keys.of(_project()))
 
     async def _tested(self, message: rule_pb2.Rule) -> Rule:
         """The rule to test: as given, or, when there is nothing but a name, as it is."""

@@ -20,6 +20,17 @@ class InsightsSettings(Settings):
     """Authorities of ingest's certificate; plaintext without."""
     ingest_compression: Literal["none", "lz4", "zstd"] = "none"
     """How ingest sends the log."""
+    features_target: str = "127.0.0.1:7002"
+    """Where features is: rules set properties there, and ask whether a user consents. It is shown `service_key`."""
+    features_ca_file: Path | None = None
+    """Authorities of its certificate; plaintext without."""
+    consent_property: str = "consent"
+    """Rules do nothing for users for whom this property says no (false, or the text no, false or denied). Empty: nobody
+    is asked."""
+    webhook_secret: str = ""
+    """The secrets that webhooks of rules are signed with are made of it. Default: a random one, kept in `data_dir`."""
+    webhook_private_addresses: bool = False
+    """Whether webhooks of rules may be on private and loopback addresses: everybody who makes rules is trusted then."""
     snapshot_events: int = Field(default=500_000, ge=1)
     """A project's state is written to the blob store after so many events,"""
     snapshot_seconds: float = Field(default=60.0, gt=0)

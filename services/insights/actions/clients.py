@@ -1,14 +1,10 @@
-"""Actions done by the other services: events through ingest, properties through features, webhooks over HTTP."""
+"""Actions done by the other services: events through ingest, properties through features."""
 
 import hashlib
-import hmac
-import json
 import re
-from collections.abc import Awaitable, Callable
 from typing import Any
 
 import grpc.aio
-import httpx
 from google.protobuf.message import Message
 
 from inkling.features.v1 import profile_pb2, profile_service_pb2, property_service_pb2
@@ -16,12 +12,11 @@ from inkling.features.v1.profile_service_pb2_grpc import ProfileServiceStub
 from inkling.features.v1.property_service_pb2_grpc import PropertyServiceStub
 from inkling.ingest.v1 import error_reason_pb2, event_pb2, ingest_service_pb2
 from inkling.ingest.v1.ingest_service_pb2_grpc import IngestServiceStub
-from inkling.types.v1.value_pb2 import Value
 from services.insights.actions.delivery import LaterError, RefusedError
 from services.insights.actions.outbox import Outgoing
+from services.insights.actions.webhooks import Webhooks
 from services.insights.rules.actions import Effect
-from services.insights.rules.dates import instant_text
-from services.insights.rules.definitions import Constant
+from services.insights.rules.wire import value_message
 from services.kernel.expressions import Instant
 
 _TIMEOUT_SECONDS = 15.0
@@ -44,20 +39,13 @@ _PASSING = frozenset(
 
 
 class ServiceDelivery:
-    """See `Delivery`. `secret_of` gives the secret that a project's webhooks are signed with."""
+    """See `Delivery`."""
 
-    def __init__(
-        self,
-        ingest: grpc.aio.Channel,
-        features: grpc.aio.Channel,
-        http: httpx.AsyncClient,
-        secret_of: Callable[[str], Awaitable[bytes]],
-    ) -> None:
+    def __init__(self, ingest: grpc.aio.Channel, features: grpc.aio.Channel, webhooks: Webhooks) -> None:
         self._ingest = IngestServiceStub(ingest)
         self._properties = PropertyServiceStub(features)
         self._profiles = ProfileServiceStub(features)
-        self._http = http
-        self._secret_of = secret_of
+        self._webhooks = webhooks
         self._declared: set[tuple[str, str, str]] = set()
 
     async def fire(self, action: Outgoing) -> None:
@@ -132,43 +120,8 @@ class ServiceDelivery:
         return True
 
     async def call_webhook(self, action: Outgoing) -> None:
-        """See `Delivery`. The body is signed: `Inkling-Signature: t=SECONDS,v1=HEX` is the HMAC-SHA256, with the
-        project's secret, of the seconds, a dot and the body. `Inkling-Delivery` is the same for each try.
-        """
-        body = json.dumps(
-            {
-                "id": action.action_id,
-                "rule": action.rule_id,
-                "version": action.version,
-                "user_key": action.user_key,
-                "user": action.user,
-                "instant": instant_text(action.at_us),
-                "count": action.count,
-                "sum": action.sum,
-            }
-        ).encode()
-        headers = {
-            "Content-Type": "application/json",
-            "Inkling-Delivery": action.action_id,
-            "Inkling-Signature": signature(await self._secret_of(action.project), action.create_time_us, body),
-        }
-        try:
-            response = await self._http.post(action.name, content=body, headers=headers)
-        except httpx.InvalidURL:
-            raise RefusedError("BAD_URL") from None
-        except httpx.HTTPError:
-            raise LaterError("WEBHOOK_UNREACHABLE") from None
-        if response.status_code in (408, 425, 429) or response.status_code >= 500:
-            raise LaterError(f"WEBHOOK_{response.status_code}")
-        if not response.is_success:
-            raise RefusedError(f"WEBHOOK_{response.status_code}")
-
-
-def signature(secret: bytes, at_us: int, body: bytes) -> str:
-    """The header that proves who sent a body, and when."""
-    seconds = str(at_us // 1_000_000)
-    digest = hmac.new(secret, seconds.encode() + b"." + body, hashlib.sha256).hexdigest()
-    return f"t={seconds},v1={digest}"
+        """See `Delivery`."""
+        await self._webhooks.call(action)
 
 
 def property_id(name: str) -> str:
@@ -180,22 +133,6 @@ def property_id(name: str) -> str:
     plain = re.sub(r"[^A-Za-z0-9_.-]", "_", name)[:110]
     start = "" if re.match(r"[A-Za-z_]", plain) else "_"
     return f"{start}{plain}_{hashlib.blake2b(name.encode(), digest_size=4).hexdigest()}"
-
-
-def value_message(value: Constant) -> Value:
-    """A constant as a message."""
-    message = Value()
-    if isinstance(value, bool):
-        message.bool_value = value
-    elif isinstance(value, str):
-        message.string_value = value
-    elif isinstance(value, int):
-        message.int_value = value
-    elif isinstance(value, float):
-        message.double_value = value
-    else:
-        message.timestamp_value.FromMicroseconds(value.us)
-    return message
 
 
 async def _call(method: Any, request: Message, project: str) -> Any:

@@ -6,7 +6,7 @@ from decimal import Decimal
 
 import numpy as np
 
-from services.insights.rules.compile import CompiledRule, compile_rule
+from services.insights.rules.compile import compile_rule
 from services.insights.rules.definitions import ActionKind, Rule, RuleAction
 from services.insights.rules.engine import RuleEngine
 from services.insights.rules.state import Past
@@ -47,58 +47,73 @@ class BackTest:
     """Events whose metric was no number, or nobody said which of several it is."""
 
 
-def back_test(rule: Rule, batches: Iterable[EventBatch], start_us: int, end_us: int, max_hits: int = 1_000) -> BackTest:
-    """Whom a valid rule would have hit in [start, end), had it been there from the first of these events on.
+class BackTester:
+    """Takes the records of a log, with corrections among them, in its order; holds only those that the rule counts."""
 
-    The batches are records in the order of the log, with corrections among them. Each event is taken at its own time,
-    as if none had come late, and in its last version.
-    """
-    # Whatever the rule does, a hit is an edge: a fired event is one.
-    engine = RuleEngine([replace(rule, action=RuleAction(ActionKind.FIRE_EVENT))], Past.ASKED)
-    final = _final(compile_rule(rule), batches, end_us)
-    if final is not None:
-        engine.apply(final, np.full(final.num_rows, ADDED, np.int8), final.occurred_at + 1)
-    # What would have happened before the start is not told; the state that it left is.
-    hits = [
-        Hit(each.at_us, each.user, each.count, each.sum) for each in engine.take_actions() if each.at_us >= start_us
-    ]
-    hits.sort(key=lambda hit: (hit.at_us, hit.user))
-    statistics = engine.statistics(rule.rule_id)
-    return BackTest(
-        statistics.events,
-        statistics.users,
-        len({hit.user for hit in hits}),
-        statistics.holding,
-        len(hits),
-        tuple(hits[:max_hits]),
-        statistics.rejected,
-    )
+    def __init__(self, rule: Rule, end_us: int) -> None:
+        """`rule` is valid; events from `end_us` on are not looked at."""
+        # Whatever the rule does, a hit is an edge: a fired event is one.
+        self._rule = replace(rule, action=RuleAction(ActionKind.FIRE_EVENT))
+        self._compiled = compile_rule(rule)
+        self._end_us = end_us
+        self._deduplicator = Deduplicator(MAX_HORIZON_US)
+        self._pieces: list[EventBatch] = []
+        self._places: dict[str, int] = {}
+        """Of the last version of each event its place among the pieces."""
+        self._total = 0
 
-
-def _final(compiled: CompiledRule, batches: Iterable[EventBatch], end_us: int) -> EventBatch | None:
-    """The rows that a rule looks at, in their last versions and in the order of their own time; None for none."""
-    deduplicator = Deduplicator(MAX_HORIZON_US)
-    pieces: list[EventBatch] = []
-    places: dict[str, int] = {}
-    total = 0
-    for batch in batches:
-        actions = deduplicator.resolve(batch).actions
+    def add(self, batch: EventBatch) -> None:
+        """Takes records."""
+        actions = self._deduplicator.resolve(batch).actions
         ids = batch.record_batch.column("event_id")
-        selected = compiled.expression.evaluate(batch) & (batch.occurred_at < end_us)
+        selected = self._compiled.expression.evaluate(batch) & (batch.occurred_at < self._end_us)
         kept = np.flatnonzero(selected & ((actions == ADDED) | (actions == REPLACED)))
-        place = {row: total + i for i, row in enumerate(kept.tolist())}
+        place = {row: self._total + i for i, row in enumerate(kept.tolist())}
         for row in np.union1d(np.flatnonzero(actions >= REPLACED), kept).tolist():
             event_id = ids[row].as_py()
             if row in place:
-                places[event_id] = place[row]
+                self._places[event_id] = place[row]
             else:
-                places.pop(event_id, None)
+                self._places.pop(event_id, None)
         if len(kept):
-            pieces.append(batch.take(kept))
-            total += len(kept)
-    if not places:
-        return None
-    whole = merge(pieces)
-    times = whole.occurred_at
-    rows = sorted(places.items(), key=lambda item: (int(times[item[1]]), item[0]))
-    return whole.take(np.array([row for _, row in rows], np.int64))
+            self._pieces.append(batch.take(kept))
+            self._total += len(kept)
+
+    def answer(self, start_us: int, max_hits: int = 1_000) -> BackTest:
+        """Whom the rule would have hit from `start_us` on, had it been there from the first of the events on.
+
+        Each event is taken at its own time, as if none had come late, and in its last version.
+        """
+        engine = RuleEngine([self._rule], Past.ASKED)
+        if self._places:
+            final = self._final()
+            engine.apply(final, np.full(final.num_rows, ADDED, np.int8), final.occurred_at + 1)
+        # What would have happened before the start is not told; the state that it left is.
+        fired = [action for action in engine.take_actions() if action.at_us >= start_us]
+        hits = [Hit(action.at_us, action.user, action.count, action.sum) for action in fired]
+        hits.sort(key=lambda hit: (hit.at_us, hit.user))
+        statistics = engine.statistics(self._rule.rule_id)
+        return BackTest(
+            statistics.events,
+            statistics.users,
+            len({hit.user for hit in hits}),
+            statistics.holding,
+            len(hits),
+            tuple(hits[:max_hits]),
+            statistics.rejected,
+        )
+
+    def _final(self) -> EventBatch:
+        """The last versions in the order of their own time."""
+        whole = merge(self._pieces)
+        times = whole.occurred_at
+        rows = sorted(self._places.items(), key=lambda item: (int(times[item[1]]), item[0]))
+        return whole.take(np.array([row for _, row in rows], np.int64))
+
+
+def back_test(rule: Rule, batches: Iterable[EventBatch], start_us: int, end_us: int, max_hits: int = 1_000) -> BackTest:
+    """Whom a valid rule would have hit in [start, end) by these records, in the order of the log: see `BackTester`."""
+    tester = BackTester(rule, end_us)
+    for batch in batches:
+        tester.add(batch)
+    return tester.answer(start_us, max_hits)

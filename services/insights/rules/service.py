@@ -136,7 +136,7 @@ class Rules:
                 if rule.rule_id in known:
                     raise AlreadyExists(f"rules/{rule.rule_id} exists already: update it", reason="ALREADY_EXISTS")
             if len(known) + len(rules) > MAX_RULES:
-                raise ResourceExhausted(f"a project has at most {MAX_RULES} rules", reason="TOO_MANY_RULES")
+                raise ResourceExhausted(f"a project has at most {MAX_RULES} rules", reason="TOO_MANY")
             now_us = self._clock.now_us()
             if validate_only:
                 return [StoredRule(rule, is_active, now_us, now_us) for rule in rules]
