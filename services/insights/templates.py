@@ -1,193 +1,82 @@
-"""Queries with places to fill in, for people who know no SQL: each place has a type, bounds and perhaps a default."""
+"""Queries with places to fill in, for people who know no SQL: each place has a type, bounds and perhaps a default.
 
-import math
+A template makes INFER text, nothing else: what is made of it is an insight like any other, and one customer is compared
+with it by evaluating that text, as `compare` does. What is given for the places is text, quoted safely: whatever it is,
+the query says what the template says.
+"""
+
 import re
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from enum import StrEnum
+from collections.abc import Mapping
+from difflib import get_close_matches
 
-from services.insights.language.format import number_literal, string_literal
+from services.insights.direct.evaluator import evaluate
+from services.insights.direct.outcome import Outcome, Rows
+from services.insights.language.check import check_query
+from services.insights.language.lexer import KEYWORDS
+from services.insights.language.limits import MAX_NAME
+from services.insights.language.sources import sources_of, transactions
+from services.insights.template_library import Template, library
+from services.insights.template_parameters import MistakeError, Parameter, ParameterType, literal
 from services.runtime.errors import InvalidArgument, NotFound, Violation
 
-_IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
-_PERIOD = re.compile(r"([0-9]{1,3})([DM])")
-_MAX_TEXTS, _MAX_TEXT = 100, 256
-
-
-class ParameterType(StrEnum):
-    """What a place takes."""
-
-    NUMBER = "number"
-    TEXT = "text"
-    TEXTS = "texts"
-    """Several, separated by commas."""
-    PERIOD = "period"
-    """Days or months, such as 30D or 12M."""
-
-
-@dataclass(frozen=True, slots=True)
-class Parameter:
-    """A place of a template."""
-
-    name: str
-    description: str
-    type: ParameterType
-    default: str = ""
-    """Empty: it must be given."""
-    minimum: str = ""
-    maximum: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Template:
-    """A query with places; `text` names them in braces."""
-
-    template_id: str
-    description: str
-    text: str
-    parameters: tuple[Parameter, ...]
-
-
-def _amount(meaning: str) -> Parameter:
-    return Parameter("amount", meaning, ParameterType.NUMBER, "100", "0.01", "1000000000000")
-
-
-def _period(meaning: str = "How far back to look.", default: str = "1M") -> Parameter:
-    return Parameter("period", meaning, ParameterType.PERIOD, default, "1D", "12M")
-
-
-_CURRENCY = Parameter("currency", "The currency of the amounts.", ParameterType.TEXT, "GBP")
+__all__ = ["Parameter", "ParameterType", "Template", "compare", "get", "render", "templates"]
+_IDENTIFIER = re.compile(rf"[A-Za-z_][A-Za-z0-9_]{{0,{MAX_NAME - 1}}}")
 
 
 def templates() -> tuple[Template, ...]:
     """All templates, by id."""
-    spent = "ABS(SUM(amount)) > {amount}"
-    debit = 'credit_debit_indicator = "debit" AND currency = {currency} AND DATETIME_FROM(date_time, {period})'
-    credit = 'credit_debit_indicator = "credit" AND currency = {currency} AND DATETIME_FROM(date_time, {period})'
-    return (
-        Template(
-            "expenditure_l2s",
-            "Spent more than an amount in some categories.",
-            f"INFER {{identifier}} FROM transactions WHERE category_l2 IN {{categories}} AND {debit} HAVING {spent}",
-            (
-                Parameter("categories", "The second-level categories.", ParameterType.TEXTS),
-                _amount("More than this was spent."),
-                _period(),
-                _CURRENCY,
-            ),
-        ),
-        Template(
-            "expenditure_merchant",
-            "Spent more than an amount at some merchants.",
-            f"INFER {{identifier}} FROM transactions WHERE merchant IN {{merchants}} AND {debit} HAVING {spent}",
-            (
-                Parameter("merchants", "The merchants' slugs.", ParameterType.TEXTS),
-                _amount("More than this was spent."),
-                _period(),
-                _CURRENCY,
-            ),
-        ),
-        Template(
-            "income_l2s",
-            "Received more than an amount in some categories.",
-            "INFER {identifier} FROM transactions WHERE category_l2 IN {categories} AND "
-            f"{credit} HAVING SUM(amount) > {{amount}}",
-            (
-                Parameter("categories", "The second-level categories.", ParameterType.TEXTS),
-                _amount("More than this was received."),
-                _period(),
-                _CURRENCY,
-            ),
-        ),
-        Template(
-            "lapsed_spender",
-            "Spent more than an amount in all, and nothing lately.",
-            "INFER {identifier} FROM transactions HAVING "
-            'ABS(SUM(SELECT amount FROM transactions WHERE credit_debit_indicator = "debit" '
-            "AND currency = {currency})) > {amount} "
-            "AND SUM(SELECT 1 FROM transactions WHERE DATETIME_FROM(date_time, {period})) = 0",
-            (_amount("More than this was spent in all."), _period("Since when nothing happened.", "90D"), _CURRENCY),
-        ),
-        Template(
-            "share_of_income",
-            "Spent more than a share of the income in a category.",
-            f"INFER {{identifier}} FROM transactions WHERE category_l1 = {{category}} AND {debit} "
-            "HAVING ABS(SUM(amount)) > SUM(SELECT amount FROM transactions WHERE "
-            '"income" IN tags AND currency = {currency} AND DATETIME_FROM(date_time, {period})) * {share}',
-            (
-                Parameter("category", "The first-level category.", ParameterType.TEXT),
-                Parameter("share", "More than this part of the income.", ParameterType.NUMBER, "0.1", "0", "1000"),
-                _period(),
-                _CURRENCY,
-            ),
-        ),
-    )
+    return library()
+
+
+def get(template_id: str) -> Template:
+    """The template of an id. Raises NotFound."""
+    found = next((template for template in library() if template.template_id == template_id), None)
+    if found is None:
+        known = ", ".join(template.template_id for template in library())
+        raise NotFound(f"there is no such template; there are {known}", reason="NOT_FOUND")
+    return found
 
 
 def render(template_id: str, identifier: str, given: Mapping[str, str]) -> str:
-    """The query that a template makes. Raises NotFound, InvalidArgument with every mistake."""
-    template = next((each for each in templates() if each.template_id == template_id), None)
-    if template is None:
-        known = ", ".join(each.template_id for each in templates())
-        raise NotFound(f"there is no such template: there are {known}", reason="NOT_FOUND")
-    mistakes: list[Violation] = []
-    if not _IDENTIFIER.fullmatch(identifier):
-        mistakes.append(_wrong("identifier", "is a letter or _, then letters, digits and _, at most 64"))
-    names = {parameter.name for parameter in template.parameters}
-    mistakes += [
-        _wrong(f"parameters.{name[:64]}", f"is none of this template: {', '.join(sorted(names))}")
-        for name in given
-        if name not in names
-    ]
-    filled = {"identifier": identifier}
+    """The query that a template makes, in the strict dialect, on one line.
+
+    `identifier` is the name after INFER; empty: the template's id. A place that is empty or absent in `given` has its
+    default. Raises NotFound, or InvalidArgument with every mistake, each with what to write instead.
+    """
+    template = get(template_id)
+    name = identifier or template.template_id
+    mistakes = [] if _is_name(name) else [_wrong("identifier", "must be a letter or _, then letters, digits and _")]
+    mistakes += [_unknown(template, each) for each in given if each not in _places(template)]
+    filled = {"identifier": name}
     for parameter in template.parameters:
         try:
-            filled[parameter.name] = _WRITERS[parameter.type](parameter, given.get(parameter.name) or parameter.default)
-        except ValueError as error:
-            mistakes.append(_wrong(f"parameters.{parameter.name}", str(error)))
+            filled[parameter.name] = literal(parameter, given.get(parameter.name, ""))
+        except MistakeError as mistake:
+            mistakes.append(_wrong(f"parameters.{parameter.name}", str(mistake)))
     if mistakes:
         raise InvalidArgument("the template cannot be filled in", reason="BAD_PARAMETER", violations=mistakes)
     return template.text.format(**filled)
 
 
+def compare(template_id: str, given: Mapping[str, str], tables: Mapping[str, Rows], now_us: int) -> Outcome:
+    """One customer's rows against a template at an instant, with the reasons. Raises what `render` does."""
+    query = check_query(render(template_id, "", given), sources_of([transactions()]))
+    return evaluate(query, tables, now_us)
+
+
+def _is_name(text: str) -> bool:
+    return _IDENTIFIER.fullmatch(text) is not None and text.upper() not in KEYWORDS
+
+
+def _places(template: Template) -> list[str]:
+    return [parameter.name for parameter in template.parameters]
+
+
+def _unknown(template: Template, name: str) -> Violation:
+    near = get_close_matches(name[:64], _places(template), n=1)
+    hint = f"did you mean {near[0]}?" if near else f"its places are {', '.join(_places(template))}"
+    return _wrong(f"parameters.{name[:64]}", f"is no place of this template; {hint}")
+
+
 def _wrong(field: str, description: str) -> Violation:
     return Violation(field, description, "BAD_PARAMETER")
-
-
-def _number(parameter: Parameter, text: str) -> str:
-    try:
-        value = float(text)
-    except ValueError:
-        raise ValueError("is a number") from None
-    if not math.isfinite(value) or not float(parameter.minimum) <= value <= float(parameter.maximum):
-        raise ValueError(f"is a number from {parameter.minimum} to {parameter.maximum}")
-    return number_literal(value)
-
-
-def _text(parameter: Parameter, text: str) -> str:
-    if not text or len(text) > _MAX_TEXT:
-        raise ValueError(f"is a text of 1 to {_MAX_TEXT} characters")
-    return string_literal(text)
-
-
-def _texts(parameter: Parameter, text: str) -> str:
-    texts = [each.strip() for each in text.split(",") if each.strip()]
-    if not 1 <= len(texts) <= _MAX_TEXTS:
-        raise ValueError(f"is 1 to {_MAX_TEXTS} texts, separated by commas")
-    return f"({', '.join(_text(parameter, each) for each in texts)})"
-
-
-def _back(parameter: Parameter, text: str) -> str:
-    match = _PERIOD.fullmatch(text.upper())
-    bounds = {"D": 366, "M": 12}
-    if match is None or not 1 <= int(match[1]) <= bounds[match[2]]:
-        raise ValueError(f"is a period from {parameter.minimum} to {parameter.maximum}, such as 30D or 3M")
-    return f"0, {int(match[1])}, 0" if match[2] == "M" else f"0, 0, {int(match[1])}"
-
-
-_WRITERS: Mapping[ParameterType, Callable[[Parameter, str], str]] = {
-    ParameterType.NUMBER: _number,
-    ParameterType.TEXT: _text,
-    ParameterType.TEXTS: _texts,
-    ParameterType.PERIOD: _back,
-}
