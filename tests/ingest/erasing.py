@@ -5,6 +5,9 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
+
+from services.following.erasing import apply
 from services.ingest.archive import MIGRATIONS as ARCHIVE_MIGRATIONS
 from services.ingest.archive import Archive, ArchivePolicy, read_file
 from services.ingest.archive.erasing import ArchiveEraser
@@ -16,11 +19,11 @@ from services.ingest.log import EventLog, open_log
 from services.ingest.log.base import LogBatch
 from services.ingest.projects import Projects
 from services.ingest.store import MIGRATIONS, DeadLetterStore, ProjectStore
+from services.kernel import snapshots
 from services.kernel.aggregations import Aggregation, Function, TermType
 from services.kernel.building import EventRow
 from services.kernel.columns import REPLACE, EventBatch
 from services.kernel.engine import Engine
-from services.kernel.erasing import pieces, subject_hash
 from services.kernel.expressions import Everything, Property
 from services.kernel.fold import Fold
 from services.runtime import erasures
@@ -124,16 +127,14 @@ class Follower:
         """Applies what was not applied yet."""
         for batch in read:
             events = EventBatch.from_ipc(batch.data)
-            for first, last, piece, mark in pieces(batch.first_position, batch.last_position, events):
-                if last <= self.fold.position:
-                    continue
-                self.fold.apply(first, last, piece)
-                for engine in self.fold.engines:
-                    if mark is not None and engine.attribute_key == mark.attribute_key:
-                        for text in list(engine.keys()):
-                            if subject_hash(PROJECT, mark.attribute_key, text) == mark.subject:
-                                engine.forget_key(text)
+            apply(self.fold, PROJECT, batch.first_position, batch.last_position, events)
         return self
+
+    @property
+    def content(self) -> bytes:
+        """All bytes of the state, as a snapshot would hold them."""
+        _, arrays = snapshots.freeze(self.fold)
+        return b"".join(np.ascontiguousarray(array).tobytes() for array in arrays.values())
 
     @property
     def state(self) -> dict[tuple[str, str], list[object]]:
