@@ -52,7 +52,7 @@ AWKWARD = st.sampled_from(
 
 
 def money(places: Places, row: Row) -> bool:
-    return row["currency"] == places["currency"] and row["status"] != "declined"
+    return bool(row["currency"] == places["currency"]) and row["status"] != "declined"
 
 
 def spent(places: Places, row: Row, place: str = "period") -> bool:
@@ -91,7 +91,7 @@ def new_at(places: Places, rows: Sequence[Row]) -> bool:
 def gambler(places: Places, rows: Sequence[Row]) -> bool:
     gambled = [row for row in rows if row["category_l1"] in places["categories"] and spent(places, row)]
     income = [row for row in rows if places["tag"] in row["tags"] and money(places, row) and inside(places, row)]
-    return total(gambled) > math.fsum(row["amount"] for row in income) * places["share"]
+    return bool(total(gambled) > math.fsum(row["amount"] for row in income) * places["share"])
 
 
 def salaries(places: Places, rows: Sequence[Row]) -> list[Row]:
