@@ -134,12 +134,9 @@ class DatasetServicer(dataset_service_pb2_grpc.DatasetServiceServicer):
             raise NotFound(f"{stored.name} has no file {request.file[:100]!r}", reason="NOT_FOUND")
         if not 0 <= request.offset <= file["bytes"]:
             raise _bad("offset", f"must be from 0 to {file['bytes']}", "OUT_OF_RANGE")
-        content = memoryview(await self._blobs.get(f"{folder(project)}/{stored.dataset_id}/{request.file}"))
-        first = messages.ReadDatasetFileResponse(file=file_message(file))
-        for start in range(request.offset, max(len(content), request.offset + 1), CHUNK_BYTES):
-            first.data = bytes(content[start : start + CHUNK_BYTES])
-            yield first
-            first = messages.ReadDatasetFileResponse()
+        yield messages.ReadDatasetFileResponse(file=file_message(file))
+        async for chunk in self._chunks(f"{folder(project)}/{stored.dataset_id}/{request.file}", request.offset):
+            yield messages.ReadDatasetFileResponse(data=chunk)
 
     async def UploadDatasetRows(
         self, request_iterator: AsyncIterator[messages.UploadDatasetRowsRequest], context: Context
@@ -168,6 +165,19 @@ class DatasetServicer(dataset_service_pb2_grpc.DatasetServiceServicer):
         await self._creator.keep_input(project, input_id, content)
         columns = table.column_names[2:]
         return messages.UploadDatasetRowsResponse(input=input_id, row_count=table.num_rows, columns=columns)
+
+    async def _chunks(self, key: str, offset: int) -> AsyncIterator[bytes]:
+        """The bytes of a file from an offset on; where it is a file, without having all of it in memory."""
+        path = await self._blobs.open_path(key)
+        if path is None:
+            content = await self._blobs.get(key)
+            for start in range(offset, len(content), CHUNK_BYTES):
+                yield content[start : start + CHUNK_BYTES]
+            return
+        with await asyncio.to_thread(path.open, "rb") as opened:
+            await asyncio.to_thread(opened.seek, offset)
+            while chunk := await asyncio.to_thread(opened.read, CHUNK_BYTES):
+                yield chunk
 
     async def _get(self, name: str) -> StoredDataset:
         match = _ID.fullmatch(name)

@@ -3,7 +3,8 @@
 import asyncio
 import io
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -13,6 +14,7 @@ import pytest
 from services.features.compile import compile_attribute
 from services.features.datasets.build import ThreadWorkers, build
 from services.features.datasets.job import FeatureColumn, Job
+from services.features.datasets.pinning import newest_us
 from services.features.datasets.spec import (
     Converted,
     DatasetSpec,
@@ -42,6 +44,7 @@ from services.kernel.aggregations import Aggregation, Function
 from services.kernel.building import EventRow, build_batch
 from services.kernel.columns import DELETE, EventBatch, shard_of
 from services.runtime.errors import FailedPrecondition
+from tests.features.archives import archive
 
 DAY_US, MINUTE_US = 86_400_000_000, 60_000_000
 T0 = 1_700_000_000_000_000
@@ -77,7 +80,11 @@ def job(rows: list[EventRow], moments: Moments, goal: Goal | None = None, **more
     """A pinned job over events; `more` goes to the specification."""
     spec = DatasetSpec(moments, goal=goal, attribute_key="user_id", **{"partitions": 1, "as_of_us": NOW, **more})
     return Job(
-        "shop", spec, NOW, Listed(tuple(rows)), (FeatureColumn("g/1:buys", "buys", BUYS, compile_attribute(BUYS)),)
+        "shop",
+        spec,
+        spec.as_of_us or NOW,
+        Listed(tuple(rows)),
+        (FeatureColumn("g/1:buys", "buys", BUYS, compile_attribute(BUYS)),),
     )
 
 
@@ -304,8 +311,6 @@ class RichAfter:
 
 
 async def test_an_insight_labels_rows_once_somebody_can_be_asked() -> None:
-    from dataclasses import replace
-
     goal = Goal(InsightGoal("insights/rich"), label_window_us=DAY_US)
     wanted = replace(
         job(SHOPPERS, Instants((T0 + DAY_US, T0 + 3 * DAY_US)), goal), insights=RichAfter("bob", T0 + 2 * DAY_US - 1)
@@ -313,3 +318,9 @@ async def test_an_insight_labels_rows_once_somebody_can_be_asked() -> None:
     found, manifest, _ = await computed(wanted)
     assert [(row["user_id"], row["goal"]) for row in found] == [("ada", False), ("ada", False), ("bob", True)]
     assert manifest["left_out"]["converted_before"] == 1
+
+
+def test_the_clock_of_the_log_stands_at_the_newest_event_up_to_a_position(tmp_path: Path) -> None:
+    listing = archive(tmp_path, [[event("ada", T0 + at) for at in (5, 9, 7)], [event("bob", T0 + 8)]])
+    assert [newest_us(tmp_path, listing, position) - T0 for position in (1, 2, 3, 4)] == [5, 9, 9, 9]
+    assert newest_us(tmp_path, archive(tmp_path, []), 0) == 0

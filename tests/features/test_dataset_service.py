@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -54,11 +55,11 @@ class Served:
     address: str
 
 
-@pytest.fixture
-async def served(served_settings: FeaturesSettings, log: MemoryLog, clock: ManualClock) -> AsyncIterator[Served]:
-    """A server with purchases of three users, and a published group."""
-    settings = served_settings
-    listings = MemoryListings(log, settings.data_dir / "blobs")
+@asynccontextmanager
+async def started(
+    settings: FeaturesSettings, log: MemoryLog, clock: ManualClock, listings: MemoryListings, *, fresh: bool = True
+) -> AsyncIterator[Served]:
+    """A server; a fresh one with purchases of three users, and a published group."""
     async with (
         open_app(settings, log, clock, listings, MemorySink(log, clock)) as app,
         Server.open(settings, app.services, registry=app.registry) as server,
@@ -66,13 +67,22 @@ async def served(served_settings: FeaturesSettings, log: MemoryLog, clock: Manua
         AsyncClient(features=f"127.0.0.1:{server.port}") as client,
     ):
         stubs = Client(channel)
-        await create(stubs)
-        await log.append(
-            *(purchase(i, f"u{i % 3}", NOW_US - (9 - i) * DAY_US, float(i)) for i in range(9)),
-            purchase(9, "u1", NOW_US - DAY_US, 50.0, "refund"),
-        )
-        await stubs.publish(GROUP)
+        if fresh:
+            await create(stubs)
+            await log.append(
+                *(purchase(i, f"u{i % 3}", NOW_US - (9 - i) * DAY_US, float(i)) for i in range(9)),
+                purchase(9, "u1", NOW_US - DAY_US, 50.0, "refund"),
+            )
+            await stubs.publish(GROUP)
         yield Served(client, stubs, log, settings.data_dir, f"127.0.0.1:{server.port}")
+
+
+@pytest.fixture
+async def served(served_settings: FeaturesSettings, log: MemoryLog, clock: ManualClock) -> AsyncIterator[Served]:
+    """A fresh server."""
+    listings = MemoryListings(log, served_settings.data_dir / "blobs")
+    async with started(served_settings, log, clock, listings) as opened:
+        yield opened
 
 
 def spec(**more: Any) -> dict[str, Any]:
@@ -199,6 +209,31 @@ async def test_an_erased_key_is_in_no_training_set_any_more(
         again = await served.client.datasets.create((folder / "manifest.json").read_text())
         assert again.row_count == 1
     assert await served.client.datasets.get(untouched.name) == untouched
+
+
+async def test_a_dataset_that_a_restart_interrupted_is_computed_after_it(
+    served_settings: FeaturesSettings, log: MemoryLog, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listings = MemoryListings(log, served_settings.data_dir / "blobs")
+
+    begun = asyncio.Event()
+
+    async def endless(*_: object, **__: object) -> None:
+        begun.set()
+        await asyncio.sleep(60)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(creating, "build", endless)
+        async with started(served_settings, log, clock, listings) as served:
+            running = await served.client.datasets.create(spec(), wait=False)
+            await begun.wait()
+    pinned = len(log.rows)
+    await log.append(purchase(99, "u9", NOW_US - 1))
+    async with started(served_settings, log, clock, listings, fresh=False) as served:
+        request = operations_pb2.WaitOperationRequest(name=running.operation, timeout=Duration(seconds=20))
+        assert not (await served.stubs.operations.WaitOperation(request)).HasField("error")
+        found = await served.client.datasets.get(running.name)
+    assert (found.state, found.row_count, found.spec.up_to_position) == (dataset_pb2.DATASET_STATE_READY, 3, pinned)
 
 
 async def test_the_command_computes_downloads_shows_and_deletes(served: Served, tmp_path: Path) -> None:

@@ -4,7 +4,6 @@ A part is read once for each question: how long keys took to convert (for percen
 bound on their number), and the rows themselves.
 """
 
-import gc
 import io
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -116,8 +115,6 @@ def _goal(job: Job) -> CompiledGoal | None:
 def _load(job: Job, events: PartEvents, partition: int, watch: Watch | None) -> None:
     watched = watch or Watch()
     events.load(job.source.batches(events.aggregations, job.shards(partition)), watched.tick)
-    # Parquet's pages were many small objects: give their memory back before the answers need it.
-    gc.collect()
 
 
 def _watched(tables: Iterator[pa.Table], watch: Watch | None) -> Iterator[pa.Table]:

@@ -51,8 +51,13 @@ def canonical(content: bytes, key_column: str, instant_column: str = AS_OF) -> p
     for name in carried:
         if not any(accepts(table.schema.field(name).type) for accepts in _CARRIED):
             raise TableError(f"the column {name} is of type {table.schema.field(name).type}, which cannot be kept")
-    keys = table.column(key_column)
-    columns = [keys.cast(pa.string()), _instants(table.column(instant_column), instant_column)]
+    try:
+        keys = table.column(key_column).cast(pa.string())
+        columns = [keys, _instants(table.column(instant_column), instant_column)]
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+        raise TableError(
+            f"holds keys or instants of a type that cannot be read: {key_column}, {instant_column}"
+        ) from error
     return pa.table([*columns, *(table.column(name) for name in carried)], [KEY, INSTANT, *carried])
 
 
