@@ -1,11 +1,11 @@
 """The services as `inkling up` runs them, for tests of the whole: real processes, real keys, killed without mercy."""
 
 import os
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Collection, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from inkling.cli.suite import Suite
+from inkling.cli.suite import SERVICES, Suite
 from inkling.client import AsyncClient, RetryPolicy
 from services.runtime.auth import MIGRATIONS, KeyStore, Role
 from services.runtime.database import Database
@@ -14,10 +14,13 @@ ROLES = (Role.INGEST, Role.READ, Role.DEFINE, Role.OPERATE)
 
 
 @asynccontextmanager
-async def running_suite(data_dir: Path, **settings: str) -> AsyncIterator[Suite]:
-    """Ingest and features on free ports of this machine; `settings` are environment variables by their whole name."""
+async def running_suite(
+    data_dir: Path, *, names: Collection[str] = ("ingest", "features"), **settings: str
+) -> AsyncIterator[Suite]:
+    """Services on free ports of this machine; `settings` are environment variables by their whole name."""
     environ = {**os.environ, **{name.upper(): value for name, value in settings.items()}}
-    async with Suite(data_dir, environ=environ, ports={"ingest": 0, "features": 0}) as suite:
+    services = [spec for spec in SERVICES if spec.name in names]
+    async with Suite(data_dir, environ=environ, ports=dict.fromkeys(names, 0), services=services) as suite:
         await suite.start(timeout=120)
         yield suite
 

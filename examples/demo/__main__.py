@@ -17,7 +17,7 @@ from examples.demo.check import DifferenceError, compare, read_all, same
 from examples.demo.figures import measure
 from examples.demo.screen import Screen
 from inkling import AsyncClient, InklingError, RetryPolicy
-from inkling.cli.suite import Suite, SuiteError
+from inkling.cli.suite import SERVICES, Suite, SuiteError
 from inkling.client.operations import Progress as OperationProgress
 from inkling.events import BatchResult
 from services.runtime.auth import MIGRATIONS, KeyStore, Role
@@ -170,7 +170,9 @@ async def run(screen: Screen, data_dir: Path) -> None:
     keys = await make_keys(data_dir)
     # Its own environment: whatever the caller has set for a suite of theirs is not meant for this one.
     environ = {name: value for name, value in os.environ.items() if not name.startswith("INKLING_")}
-    async with Suite(data_dir, environ=environ, ports={"ingest": 0, "features": 0}) as suite:
+    ports = dict.fromkeys(("ingest", "features"), 0)
+    services = [spec for spec in SERVICES if spec.name in ports]
+    async with Suite(data_dir, environ=environ, ports=ports, services=services) as suite:
         await suite.start()
         for name in ("ingest", "features"):
             screen.note(f"{name:<9} {suite.address(name)}  pid {suite.pid(name)}")

@@ -33,6 +33,7 @@ from inkling.cli.connection import (
     DataDir,
     FeaturesAddress,
     IngestAddress,
+    InsightsAddress,
 )
 from inkling.cli.console import explain, fail
 from inkling.errors import InklingError
@@ -72,10 +73,11 @@ def connect(
     api_key: ApiKey = None,
     ingest: IngestAddress = None,
     features: FeaturesAddress = None,
+    insights_address: InsightsAddress = None,
     data_dir: DataDir = DATA_DIR,
 ) -> None:
     """Events in, exact attributes out. Start with `inkling up`."""
-    context.obj = Connection(ConnectionOptions(api_key, ingest, features, data_dir))
+    context.obj = Connection(ConnectionOptions(api_key, ingest, features, insights_address, data_dir))
 
 
 def main() -> None:

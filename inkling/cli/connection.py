@@ -2,14 +2,14 @@
 
 import json
 import os
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from inkling.client import Client, RetryPolicy
-from inkling.client.asynchronous import usual_address
+from inkling.client.asynchronous import HOST, PORTS, usual_address
 
 DATA_DIR = Path(".data")
 FILE_NAME = "client.json"
@@ -22,6 +22,7 @@ class ConnectionOptions:
     api_key: str | None = None
     ingest: str | None = None
     features: str | None = None
+    insights: str | None = None
     data_dir: Path = DATA_DIR
 
 
@@ -32,6 +33,7 @@ class Addresses:
     api_key: str
     ingest: str
     features: str
+    insights: str = f"{HOST}:{PORTS['insights']}"
 
 
 class Connection:
@@ -48,6 +50,7 @@ class Connection:
             api_key=self.options.api_key or (written.api_key if written else ""),
             ingest=self.options.ingest or (written.ingest if written else usual_address("ingest")),
             features=self.options.features or (written.features if written else usual_address("features")),
+            insights=self.options.insights or (written.insights if written else usual_address("insights")),
         )
 
     def client(self) -> Client:
@@ -55,7 +58,9 @@ class Connection:
         found = self.addresses
         # A person waits: a service that is not there is told within a second.
         retry = RetryPolicy(attempts=4)
-        return Client(api_key=found.api_key, ingest=found.ingest, features=found.features, retry=retry)
+        return Client(
+            api_key=found.api_key, ingest=found.ingest, features=found.features, insights=found.insights, retry=retry
+        )
 
 
 def of(context: typer.Context) -> Connection:
@@ -69,7 +74,9 @@ def read_addresses(data_dir: Path) -> Addresses | None:
     """What `inkling up` wrote for clients on this machine; None when it wrote nothing."""
     try:
         content = json.loads((data_dir / FILE_NAME).read_text())
-        return Addresses(**{name: str(content[name]) for name in ("api_key", "ingest", "features")})
+        found = Addresses(**{name: str(content[name]) for name in ("api_key", "ingest", "features")})
+        # A folder of a time before insights says nothing of them.
+        return replace(found, insights=str(content.get("insights", found.insights)))
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
@@ -77,7 +84,7 @@ def read_addresses(data_dir: Path) -> Addresses | None:
 def write_addresses(data_dir: Path, addresses: Addresses) -> Path:
     """Writes it for clients on this machine, readable by the owner only: it holds a key."""
     path = data_dir / FILE_NAME
-    content = {"api_key": addresses.api_key, "ingest": addresses.ingest, "features": addresses.features}
+    content = asdict(addresses)
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with os.fdopen(descriptor, "w") as file:
         json.dump(content, file, indent=1)
@@ -99,6 +106,14 @@ FeaturesAddress = Annotated[
         "--features",
         envvar="INKLING_ADDRESS_FEATURES",
         help=f"Where features is. [default: {usual_address('features')}]",
+    ),
+]
+InsightsAddress = Annotated[
+    str | None,
+    typer.Option(
+        "--insights",
+        envvar="INKLING_ADDRESS_INSIGHTS",
+        help=f"Where insights is. [default: {usual_address('insights')}]",
     ),
 ]
 DataDir = Annotated[

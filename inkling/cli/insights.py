@@ -7,9 +7,11 @@ from typing import Annotated, NoReturn
 
 import typer
 
+from inkling.cli import insights_served
 from inkling.cli.console import existing, fail
 
-app = typer.Typer(no_args_is_help=True, help="INFER queries and the case files they are held to.")
+app = typer.Typer(no_args_is_help=True, help="Insights: INFER queries kept true of every customer, and case files.")
+insights_served.add_to(app)
 
 
 class DialectName(StrEnum):

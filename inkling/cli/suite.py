@@ -48,6 +48,7 @@ class ServiceSpec:
 SERVICES = (
     ServiceSpec("ingest", PORTS["ingest"], "services.ingest"),
     ServiceSpec("features", PORTS["features"], "services.features", needs=("ingest",)),
+    ServiceSpec("insights", PORTS["insights"], "services.insights", needs=("ingest", "features")),
 )
 """The services, each after those that it needs."""
 

@@ -106,7 +106,8 @@ def remember(data_dir: Path, suite: Suite, key: str | None) -> Path | None:
     """Writes addresses and key for the other commands; None when no key is known here."""
     written = read_addresses(data_dir)
     known = key or (written.api_key if written else "")
-    path = write_addresses(data_dir, Addresses(known, suite.address("ingest"), suite.address("features")))
+    addresses = [suite.address(name) for name in ("ingest", "features", "insights")]
+    path = write_addresses(data_dir, Addresses(known, *addresses))
     return path if known else None
 
 

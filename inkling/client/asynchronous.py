@@ -13,6 +13,7 @@ from inkling.client.definitions import Applied, AsyncDefinitions
 from inkling.client.events import AsyncEvents
 from inkling.client.exports import AsyncExports
 from inkling.client.history import AsyncHistory
+from inkling.client.insights import AsyncInsights
 from inkling.client.profiles import AsyncProfiles
 from inkling.client.project import AsyncProject
 from inkling.client.properties import AsyncProperties
@@ -24,7 +25,7 @@ from inkling.errors import InvalidArgument, Violation
 from inkling.values import AttributeValue
 
 HOST = "127.0.0.1"
-PORTS: dict[ServiceName, int] = {"ingest": 7001, "features": 7002}
+PORTS: dict[ServiceName, int] = {"ingest": 7001, "features": 7002, "insights": 7003}
 
 
 class AsyncClient:
@@ -35,9 +36,9 @@ class AsyncClient:
             written = await client.events.flush()
             profile = await client.profiles.get("4711", service="shop", min_position=written.position)
 
-    The services are looked for on their usual ports of `host`; `ingest` and `features` are whole addresses, for when
-    they are elsewhere. `timeout` bounds each call with its retries, unless a call says otherwise; streams have no
-    deadline of their own. All errors are `inkling.errors.InklingError`. One client serves any number of tasks of one
+    The services are looked for on their usual ports of `host`; `ingest`, `features` and `insights` are whole addresses,
+    for when they are elsewhere. `timeout` bounds each call with its retries, unless a call says otherwise; streams have
+    no deadline of their own. All errors are `inkling.errors.InklingError`. One client serves any number of tasks of one
     event loop.
     """
 
@@ -48,6 +49,7 @@ class AsyncClient:
         api_key: str = "",
         ingest: str = "",
         features: str = "",
+        insights: str = "",
         timeout: timedelta = timedelta(seconds=30),
         retry: RetryPolicy = RetryPolicy(),  # noqa: B008  (frozen)
         compression: Literal["gzip"] | None = None,
@@ -58,6 +60,7 @@ class AsyncClient:
             {
                 "ingest": ingest or usual_address("ingest", host),
                 "features": features or usual_address("features", host),
+                "insights": insights or usual_address("insights", host),
             },
             api_key=api_key,
             timeout=timeout,
@@ -77,6 +80,7 @@ class AsyncClient:
         self.segments = AsyncSegments(self._transport)
         self.subjects = AsyncSubjects(self._transport)
         self.datasets = AsyncDatasets(self._transport)
+        self.insights = AsyncInsights(self._transport)
 
     async def publish(self, definitions: Sequence[Definition]) -> list[Applied]:
         """Publishes groups and services, and waits until the groups are filled from the log."""

@@ -21,6 +21,7 @@ from inkling.client.definitions import AsyncDefinitions
 from inkling.client.events import AsyncEvents
 from inkling.client.exports import AsyncExports
 from inkling.client.history import AsyncHistory
+from inkling.client.insights import AsyncInsights
 from inkling.client.profiles import AsyncProfiles
 from inkling.client.project import AsyncProject
 from inkling.client.properties import AsyncProperties
@@ -262,6 +263,28 @@ class Segments(Face[AsyncSegments]):
     watch = iterating(AsyncSegments.watch)
 
 
+class Insights(Face[AsyncInsights]):
+    """The project's insights."""
+
+    create = blocking(AsyncInsights.create)
+    validate = blocking(AsyncInsights.validate)
+    get = blocking(AsyncInsights.get)
+    list = iterating(AsyncInsights.list)
+    update = blocking(AsyncInsights.update)
+    activate = blocking(AsyncInsights.activate)
+    deactivate = blocking(AsyncInsights.deactivate)
+    delete = blocking(AsyncInsights.delete)
+    delete_all = blocking(AsyncInsights.delete_all)
+    of = blocking(AsyncInsights.of)
+    evaluate = blocking(AsyncInsights.evaluate)
+    explain = blocking(AsyncInsights.explain)
+    plan = blocking(AsyncInsights.plan)
+    dry_run = blocking(AsyncInsights.dry_run)
+    templates = blocking(AsyncInsights.templates)
+    render = blocking(AsyncInsights.render)
+    watch = iterating(AsyncInsights.watch)
+
+
 class Subjects(Face[AsyncSubjects]):
     """Erases what the suite holds of subjects."""
 
@@ -283,6 +306,7 @@ class Client(Face[AsyncClient]):
         api_key: str = "",
         ingest: str = "",
         features: str = "",
+        insights: str = "",
         timeout: timedelta = timedelta(seconds=30),
         retry: RetryPolicy = RetryPolicy(),  # noqa: B008  (frozen)
         compression: Literal["gzip"] | None = None,
@@ -294,6 +318,7 @@ class Client(Face[AsyncClient]):
             api_key=api_key,
             ingest=ingest,
             features=features,
+            insights=insights,
             timeout=timeout,
             retry=retry,
             compression=compression,
@@ -313,6 +338,7 @@ class Client(Face[AsyncClient]):
         self.segments = Segments(client.segments, self.thread)
         self.subjects = Subjects(client.subjects, self.thread)
         self.datasets = Datasets(client.datasets, self.thread)
+        self.insights = Insights(client.insights, self.thread)
 
     publish = blocking(AsyncClient.publish)
     test = blocking(AsyncClient.test)

@@ -11,7 +11,7 @@ import grpc
 
 from inkling.errors import ClientClosed, InklingError, ResourceExhausted, Unavailable, from_rpc_error
 
-ServiceName = Literal["ingest", "features"]
+ServiceName = Literal["ingest", "features", "insights"]
 Request = TypeVar("Request")
 Response = TypeVar("Response")
 

@@ -50,7 +50,7 @@ class Running:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         script = "from inkling.cli import main; main()"
-        ports = ["--port", "ingest=0", "--port", "features=0"]
+        ports = ["--port", "ingest=0", "--port", "features=0", "--port", "insights=0"]
         self.process = subprocess.Popen(
             [sys.executable, "-c", script, "--data-dir", str(folder), "up", *ports],
             env={**os.environ, "COLUMNS": "200"},
