@@ -2,7 +2,10 @@
 
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
+
+import numpy as np
+import pyarrow as pa
 
 from services.features import wire
 from services.features.catalog import Catalog
@@ -14,10 +17,14 @@ from services.features.rollup_sources import RolledUp, resolve
 from services.features.rollups import OutOfRangeError, RollupDefinition, RollupFunction, combine, result_type
 from services.features.values import STATUSES, Status
 from services.kernel.aggregations import Function
+from services.kernel.column import Column
 from services.kernel.engine import Reading
+from services.kernel.windows import MIN_US
 
 MOVING = (Function.TIME_SINCE_FIRST, Function.TIME_SINCE_LAST)
 LastEvent = Callable[[int | None], bytes]
+MANY = 64
+"""From so many profiles on they are read as a column."""
 ROLLUPS_FIELD, SEGMENTS_FIELD = 8, 7
 """Of Profile."""
 Memberships = Callable[[str, str], Sequence[str]]
@@ -112,21 +119,34 @@ class _PlacedRollup:
         if source is None or slot is None:
             # What it names is no more.
             return self._writer.write(None, Status.NULL)
-        engine, last_us = slot.engine, None
-        values = []
-        for code in codes:
-            own = code if engine is index.engine else engine.key_codes.find(index.engine.key_of(code))
-            reading = engine.reading(slot.place, own)
-            value = source.value_of(reading)
-            if value is not None:
-                values.append(value)
-            if reading.last_event_us is not None and (last_us is None or reading.last_event_us > last_us):
-                last_us = reading.last_event_us
+        found, last_us = _readings(index, slot, codes)
+        values = source.values(found)
         try:
             result = combine(self._function, self._value_type, values)
         except OutOfRangeError:
             return self._writer.write(None, Status.OUT_OF_RANGE, last_us)
         return self._writer.write(result, Status.NULL if result is None else Status.PRESENT, last_us)
+
+
+def _readings(index: ReferenceIndex, slot: Slot, codes: Collection[int]) -> tuple[list[Any], int | None]:
+    """The kernel's values of the profiles of some codes of the index, and the time of the last event of any."""
+    engine, place = slot
+    own: Iterable[int | None] = codes
+    if engine is not index.engine:
+        own = (engine.key_codes.find(index.engine.key_of(code)) for code in codes)
+    if len(codes) < MANY:
+        readings = [engine.reading(place, code) for code in own]
+        times = [each.last_event_us for each in readings if each.last_event_us is not None]
+        return [each.value for each in readings], max(times, default=None)
+    column = engine.column(place, np.array([-1 if code is None else code for code in own], np.int32))
+    if pa.types.is_nested(column.values.type) or pa.types.is_decimal(column.values.type):
+        return [column.reading(i).value for i in range(len(column))], _last_of(column)
+    return column.values.to_pylist(), _last_of(column)
+
+
+def _last_of(column: Column) -> int | None:
+    last_us = int(column.last_event_us.max())
+    return None if last_us == MIN_US else last_us
 
 
 class RollupPart:

@@ -1,6 +1,6 @@
 """What a roll-up reads of the profiles that refer: an attribute of a published group, or a property."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +16,7 @@ from services.features.rollups import (
     fits,
     parse_source,
 )
-from services.features.values import answer
+from services.features.values import converter
 from services.kernel.aggregations import Aggregation
 from services.kernel.engine import Reading
 from services.kernel.expressions import Instant
@@ -29,7 +29,20 @@ class RolledUp:
 
     aggregation: Aggregation
     value_type: ValueType
-    value_of: Callable[[Reading], Any]
+    default: Any
+    """What the profile answers instead of null."""
+    convert: Callable[[Any], Any]
+    """From a value of the kernel, never None, to that of the profile; None when it does not fit."""
+
+    def value_of(self, reading: Reading) -> Any:
+        """The value of one profile."""
+        return self.default if reading.value is None else self.convert(reading.value)
+
+    def values(self, readings: Iterable[Any]) -> list[Any]:
+        """The values of profiles from those of the kernel, without nulls."""
+        default, convert = self.default, self.convert
+        answers = (default if each is None else convert(each) for each in readings)
+        return [each for each in answers if each is not None]
 
 
 def resolve(catalog: Catalog, definition: RollupDefinition) -> RolledUp | None:
@@ -70,11 +83,7 @@ def _property(catalog: Catalog, attribute_key: str, property_id: str) -> RolledU
     kind = stored.definition.type
     assert kind is not None, "validated before"
     convert: Callable[[Any], Any] = {PropertyType.NUMERIC: float, PropertyType.DATE: Instant}.get(kind, _same)
-
-    def value_of(reading: Reading) -> Any:
-        return None if reading.value is None else convert(reading.value)
-
-    return RolledUp(compile_property(stored.definition), VALUE_TYPES[kind], value_of)
+    return RolledUp(compile_property(stored.definition), VALUE_TYPES[kind], None, convert)
 
 
 def _attribute(catalog: Catalog, attribute_key: str, source: GroupAttribute) -> RolledUp | Problem:
@@ -89,7 +98,7 @@ def _attribute(catalog: Catalog, attribute_key: str, source: GroupAttribute) -> 
     if source.attribute in named:
         attribute = named[source.attribute]
         assert attribute.type is not None, "validated before"
-        return RolledUp(compile_attribute(attribute), attribute.type, lambda reading: answer(attribute, reading).value)
+        return RolledUp(compile_attribute(attribute), attribute.type, attribute.default_value, converter(attribute))
     text = f"{group.name} has no attribute {source.attribute}"
     return Problem("rollup.attribute", text, suggestion(source.attribute, named))
 

@@ -416,6 +416,21 @@ async def test_attributes_of_users_are_rolled_up_to_the_account_that_they_refer_
     assert (await rolled_up(client, "b", position))["spent"][1] == Status.NULL, "it has left the window"
 
 
+async def test_an_account_of_many_users_is_rolled_up_like_one_of_few(client: Client, log: MemoryLog) -> None:
+    await declare_rollups(client)
+    users = [f"u{i}" for i in range(150)]
+    await log.append(*(purchase(i, user, NOW_US - DAY_US, 0.1) for i, user in enumerate(users[:100])))
+    writes = [writing(user, {"account": "a", "seats": i}) for i, user in enumerate(users)]
+    request = messages.BatchSetPropertiesRequest(sequence=1, attribute_key="user_id", writes=writes)
+    (answer,) = [each async for each in client.properties.BatchSetProperties(chunks(request))]
+    assert await rolled_up(client, "a", answer.position) == {
+        "most": (1, Status.PRESENT),
+        "seats": (74.5, Status.PRESENT),
+        "spent": (10.0, Status.PRESENT),
+        "users": (150, Status.PRESENT),
+    }
+
+
 async def test_who_watches_an_account_is_told_when_a_user_changes(client: Client, log: MemoryLog) -> None:
     await declare_rollups(client)
     position = await put(client, "u", {"account": "a"})
