@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from services.features.compile import compile_attribute
-from services.features.datasets.build import ThreadWorkers, build
+from services.features.datasets.build import Stage, ThreadWorkers, build
 from services.features.datasets.job import FeatureColumn, Job
 from services.features.datasets.pinning import newest_us
 from services.features.datasets.spec import (
@@ -318,6 +318,38 @@ async def test_an_insight_labels_rows_once_somebody_can_be_asked() -> None:
     found, manifest, _ = await computed(wanted)
     assert [(row["user_id"], row["goal"]) for row in found] == [("ada", False), ("ada", False), ("bob", True)]
     assert manifest["left_out"]["converted_before"] == 1
+
+
+@dataclass(frozen=True)
+class Endless:
+    """A source that never ends."""
+
+    def batches(self, aggregations: list[Aggregation], shards: tuple[int, int] | None) -> Iterator[EventBatch]:
+        batch = EventBatch(build_batch(SHOPPERS[:1]))
+        while True:
+            yield batch
+
+
+async def test_a_computation_that_is_cancelled_ends() -> None:
+    told: list[tuple[str, int, int]] = []
+
+    async def report(stage: Stage) -> None:
+        told.append((stage.name, stage.done, stage.total))
+
+    async def put(name: str, content: bytes) -> None:
+        raise AssertionError(f"{name} is there")
+
+    endless = replace(job(SHOPPERS, SinceCreation((0,))), source=Endless())
+    building = build(endless, ThreadWorkers(), put, report, described={}, records=10)
+    task = asyncio.ensure_future(building)
+    await asyncio.sleep(0.7)
+    task.cancel()
+    async with asyncio.timeout(10):
+        with pytest.raises(asyncio.CancelledError):
+            await task
+    # More was read than the archive was known to hold: it is never more than all.
+    assert told
+    assert all(name == "features" and done <= total == 10 for name, done, total in told)
 
 
 def test_the_clock_of_the_log_stands_at_the_newest_event_up_to_a_position(tmp_path: Path) -> None:
