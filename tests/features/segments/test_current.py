@@ -14,6 +14,7 @@ from services.features.segments.definitions import SegmentDefinition
 from services.features.segments.fields import ProfileFields
 from services.features.segments.language import ConditionParser
 from services.features.segments.live import LiveSegment
+from services.features.segments.membership import decode
 from services.features.segments.service import ProjectSegments, Segments
 from services.features.segments.store import MIGRATIONS as SEGMENT_MIGRATIONS
 from services.features.segments.store import SegmentStore
@@ -55,8 +56,10 @@ CONDITIONS = (
 class Setting:
     """A project with segments, a log and a clock."""
 
-    def __init__(self, projects: Projects, segments: Segments, log: MemoryLog, clock: ManualClock) -> None:
-        self.projects, self.segments, self.log, self.clock = projects, segments, log, clock
+    def __init__(
+        self, projects: Projects, segments: Segments, log: MemoryLog, clock: ManualClock, blobs: MemoryBlobStore
+    ) -> None:
+        self.projects, self.segments, self.log, self.clock, self.blobs = projects, segments, log, clock, blobs
 
 
 @pytest.fixture
@@ -71,7 +74,7 @@ async def setting(tmp_path: Path) -> AsyncIterator[Setting]:
             projects, SegmentStore(database), ChangeJournal(JournalStore(database), clock), blobs, settings, clock
         ).open() as segments,
     ):
-        yield Setting(projects, segments, log, clock)
+        yield Setting(projects, segments, log, clock, blobs)
 
 
 def expected(kept: ProjectSegments, live: LiveSegment) -> set[str]:
@@ -117,3 +120,25 @@ async def test_members_are_always_those_that_meet_the_condition(setting: Setting
             members = live.universe.texts(live.members.numbers()).to_pylist()
             assert set(members) == expected(kept, live), live.definition.condition
             assert live.members.count == len(members)
+
+
+async def test_nothing_is_left_of_a_key_that_is_forgotten(setting: Setting) -> None:
+    project = await setting.projects.get("shop")
+    await publish(project, GROUP)
+    kept = await setting.segments.of("shop")
+    live = await kept.create(SegmentDefinition("buyers", "user_id", "buys >= 1"), None, validate_only=False)
+    await setting.log.append(*(purchase(i, f"user-{i}", NOW_US - 1, 1.0) for i in range(3)))
+    await kept.keeper.wait_for(3, 20)
+    assert live.members.count == 3
+    for engine in project.serving().fold.engines:
+        engine.forget_key("user-1")
+    assert await setting.segments.forget("shop", "user_id", "user-1") == 2
+    assert await setting.segments.forget("shop", "user_id", "user-1") == 0
+    assert sorted((await setting.segments.members("shop", "segments/buyers"))[1]) == ["user-0", "user-2"]
+    page = await setting.segments.journal.read("shop", [live.definition.stream], 0, 10)
+    assert sorted(entry.change.key_value for entry in page.entries) == ["user-0", "user-2"]
+    for blob in await setting.blobs.list("segments/"):
+        assert decode(await setting.blobs.get(blob.key)).keys.to_pylist() == ["user-0", "user-2"]
+    await setting.log.append(purchase(9, "user-1", NOW_US - 1, 1.0))
+    await kept.keeper.wait_for(4, 20)
+    assert kept.memberships("user_id", "user-1") == ["segments/buyers"]
