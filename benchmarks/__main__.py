@@ -5,7 +5,10 @@ import os
 import platform
 import sys
 
-NAMES = ("attributes", "asof", "datasets", "export", "insights", "ingest", "properties", "serving", "segments", "log", "decode")
+NAMES = (
+    *("attributes", "asof", "datasets", "export", "insights"),
+    *("ingest", "properties", "serving", "segments", "log", "decode"),
+)
 
 
 def main() -> int:

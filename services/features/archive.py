@@ -16,12 +16,14 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from services.kernel.aggregations import Aggregation
-from services.kernel.columns import FIXED_FIELDS, EventBatch, key_column, merge, shard_of
+from services.kernel.columns import ADD, FIXED_FIELDS, EventBatch, key_column, merge, shard_of
 from services.kernel.expressions import Property
 from services.runtime.errors import FailedPrecondition
 
 _FIXED = frozenset(field.name for field in FIXED_FIELDS)
 _POSITION = "position"
+_SMALL = 8_192
+"""Records of a file whose texts are not worth a dictionary of their own."""
 
 
 class ArchiveChangedError(Exception):
@@ -83,6 +85,10 @@ class Wanted(NamedTuple):
 
     key_column: str
     key_values: frozenset[str]
+    value_set: pa.Array
+    """The same."""
+    addition: pa.Scalar
+    """The operation of a record that is no correction: made once, as it costs more than to compare with it."""
     shards: tuple[int, int] | None
     before_us: int | None
     after_position: int
@@ -126,7 +132,10 @@ def read_events(
     if (key_values or shards is not None) and not attribute_key:
         raise ValueError("key values and shards are those of an attribute key")
     name = key_column(attribute_key) if attribute_key else ""
-    wanted = Wanted(name, frozenset(key_values), shards, before_us, after_position, up_to_position)
+    value_set = pa.array(sorted(set(key_values)), pa.string())
+    addition = pa.scalar(ADD, pa.int8())
+    bounds = (before_us, after_position, up_to_position)
+    wanted = Wanted(name, frozenset(key_values), value_set, addition, shards, *bounds)
     prune = None if columns is None else frozenset(columns) | ({wanted.key_column} - {""})
     until = listing.position if up_to_position is None else up_to_position
     files = (file for file in listing.files if file.first_position <= until and file.last_position > after_position)
@@ -159,35 +168,56 @@ def _collect(part: object, found: set[str]) -> None:
 def _read_range(
     root: Path, files: list[ArchivedFile], prune: frozenset[str] | None, wanted: Wanted, max_rows: int
 ) -> Iterator[EventBatch]:
-    tables = [table for file in files if (table := _read_file(root / file.key, file, prune, wanted)) is not None]
+    # Many small files: their texts are encoded once for all.
+    plain = all(file.event_count <= _SMALL for file in files)
+    tables = [table for file in files if (table := _read_file(root / file.key, file, prune, wanted, plain)) is not None]
     if not tables:
         return
+    if plain:
+        tables = [_encoded(pa.concat_tables(tables, promote_options="default"))]
     events = merge([EventBatch(batch) for table in tables for batch in table.combine_chunks().to_batches()])
     positions = events.record_batch.column(_POSITION).to_numpy()
-    if len(tables) > 1:
+    if len(files) > 1:
         events = events.take(np.argsort(positions, kind="stable"))
     events = EventBatch(events.record_batch.drop_columns([_POSITION]))
     for start in range(0, events.num_rows, max_rows):
         yield events.slice(start, max_rows)
 
 
-def _read_file(path: Path, file: ArchivedFile, prune: frozenset[str] | None, wanted: Wanted) -> pa.Table | None:
-    """The records of one file that are asked for, or None when there are none."""
+def _read_file(
+    path: Path, file: ArchivedFile, prune: frozenset[str] | None, wanted: Wanted, plain: bool
+) -> pa.Table | None:
+    """The records of one file that are asked for, or None when there are none; `plain` leaves texts unencoded."""
     late = wanted.before_us is not None and file.min_occurred_us >= wanted.before_us
     try:
-        with pq.ParquetFile(path, memory_map=True) as opened:
+        with pa.memory_map(str(path)) as source:
+            opened = pq.ParquetFile(source)
             metadata, schema = opened.metadata, opened.schema_arrow
-        if late and not _has_corrections(metadata):
-            return None
-        names = [name for name in schema.names if _is_wanted(name, prune)]
-        plain = _FIXED - {"event_type"}
-        texts = [name for name in names if name not in plain and pa.types.is_string(schema.field(name).type)]
-        with pq.ParquetFile(path, metadata=metadata, memory_map=True, read_dictionary=texts) as opened:
+            if late and not _has_corrections(metadata):
+                return None
+            names = [name for name in schema.names if _is_wanted(name, prune)]
+            if not plain:
+                texts = [name for name in names if _is_text(name, schema.field(name).type)]
+                opened = pq.ParquetFile(source, metadata=metadata, read_dictionary=texts)
             if wanted.all_of(file):
                 return opened.read(columns=names, use_threads=False)
-            return _read_some(opened, names, wanted)
+            return _read_some(opened, names, wanted, file)
     except FileNotFoundError as error:
         raise ArchiveChangedError(f"{path.name} is gone") from error
+
+
+def _is_text(name: str, kind: pa.DataType) -> bool:
+    """Whether a column is a dictionary in the log."""
+    return pa.types.is_string(kind) and name not in _FIXED - {"event_type"}
+
+
+def _encoded(table: pa.Table) -> pa.Table:
+    """A table with its texts as in the log."""
+    columns = [
+        column.dictionary_encode() if _is_text(name, column.type) else column
+        for name, column in zip(table.column_names, table.columns, strict=True)
+    ]
+    return pa.table(columns, table.column_names)
 
 
 def _is_wanted(name: str, prune: frozenset[str] | None) -> bool:
@@ -204,7 +234,7 @@ def _has_corrections(metadata: pq.FileMetaData) -> bool:
     return False
 
 
-def _read_some(opened: pq.ParquetFile, names: list[str], wanted: Wanted) -> pa.Table | None:
+def _read_some(opened: pq.ParquetFile, names: list[str], wanted: Wanted, file: ArchivedFile) -> pa.Table | None:
     """Reads what decides first, and the other columns only when a record is left."""
     deciding = [_POSITION, "occurred_at", "operation"]
     if wanted.key_column in names:
@@ -212,7 +242,7 @@ def _read_some(opened: pq.ParquetFile, names: list[str], wanted: Wanted) -> pa.T
     # Keys of some shards are in nearly every file: then reading it once costs less than twice.
     whole = wanted.shards is not None and not wanted.key_values
     table = opened.read(columns=names if whole else deciding, use_threads=False)
-    correction = pc.not_equal(table.column("operation"), 0)
+    correction = pc.not_equal(table.column("operation"), wanted.addition)
     kept = correction
     mine = None
     if wanted.by_key:
@@ -222,8 +252,9 @@ def _read_some(opened: pq.ParquetFile, names: list[str], wanted: Wanted) -> pa.T
         kept = pc.is_valid(table.column(_POSITION))
     if wanted.before_us is not None:
         kept = pc.and_(kept, pc.or_(pc.less(table.column("occurred_at"), wanted.before_us), correction))
-    kept = pc.and_(kept, pc.greater(table.column(_POSITION), wanted.after_position))
-    if wanted.up_to_position is not None:
+    if file.first_position <= wanted.after_position:
+        kept = pc.and_(kept, pc.greater(table.column(_POSITION), wanted.after_position))
+    if wanted.up_to_position is not None and file.last_position > wanted.up_to_position:
         kept = pc.and_(kept, pc.less_equal(table.column(_POSITION), wanted.up_to_position))
     if not _any(kept):
         return None
@@ -237,13 +268,18 @@ def _of_keys(table: pa.Table, wanted: Wanted) -> pa.ChunkedArray | None:
     """Which records have a key that is asked for; None when none can."""
     if wanted.key_column not in table.column_names:
         return None
+    column = table.column(wanted.key_column)
+    if pa.types.is_string(column.type):
+        if wanted.shards is None:
+            return pc.is_in(column, value_set=wanted.value_set)
+        column = column.dictionary_encode()
     chunks = []
-    for chunk in table.column(wanted.key_column).chunks:
+    for chunk in column.chunks:
         values = chunk.dictionary
         chosen = np.ones(len(values) + 1, np.bool_)
         chosen[-1] = False
         if wanted.key_values:
-            chosen[:-1] &= pc.is_in(values, value_set=pa.array(list(wanted.key_values), pa.string())).to_numpy(False)
+            chosen[:-1] &= pc.is_in(values, value_set=wanted.value_set).to_numpy(False)
         if wanted.shards is not None:
             first, last = wanted.shards
             shards = np.fromiter((shard_of(value) for value in values.to_pylist()), np.int64, len(values))
@@ -257,10 +293,9 @@ def _without_other_keys(table: pa.Table, mine: pa.ChunkedArray, name: str) -> pa
     if bool(pc.all(mine).as_py()):
         return table
     place = table.column_names.index(name)
-    # Not on the dictionary itself: the kernel's conditional needs plain values.
-    plain = table.column(name).cast(pa.string())
-    masked = pc.if_else(mine, plain, pa.scalar(None, pa.string())).dictionary_encode()
-    return table.set_column(place, name, masked)
+    column = table.column(name)
+    masked = pc.if_else(mine, column.cast(pa.string()), pa.scalar(None, pa.string()))
+    return table.set_column(place, name, masked if pa.types.is_string(column.type) else masked.dictionary_encode())
 
 
 def _any(mask: pa.ChunkedArray) -> bool:

@@ -3,6 +3,7 @@
 import tempfile
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pyarrow as pa
@@ -10,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from services.features import archive as archive_module
 from services.features.archive import ArchiveChangedError, columns_of, read_events
 from services.kernel.aggregations import Aggregation, Function, TermType
 from services.kernel.asof import AsOf
@@ -63,9 +65,9 @@ def _present(row: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in row.items() if value is not None}
 
 
-def read(parts: list[list[EventRow]], **question: Any) -> list[dict[str, Any]]:
-    """What the archive of a log answers, as rows without nulls."""
-    with tempfile.TemporaryDirectory() as folder:
+def read(parts: list[list[EventRow]], *, large: bool = False, **question: Any) -> list[dict[str, Any]]:
+    """What the archive of a log answers, as rows without nulls; `large` reads the files as large ones are read."""
+    with tempfile.TemporaryDirectory() as folder, mock.patch.object(archive_module, "_SMALL", -1 if large else 8_192):
         listing = archive(Path(folder), parts)
         batches = list(read_events(Path(folder), listing, max_rows=7, **question))
     assert all(0 < batch.num_rows <= 7 for batch in batches)
@@ -79,9 +81,16 @@ def test_all_records_come_once_in_the_order_of_the_log(parts: list[list[EventRow
 
 
 @settings(max_examples=40, deadline=None)
-@given(LOGS, st.sets(st.sampled_from(USERS)), st.one_of(st.none(), st.integers(0, 5 * HOUR_US)), st.integers(0, 40))
+@given(
+    LOGS,
+    st.sets(st.sampled_from(USERS)),
+    st.one_of(st.none(), st.integers(0, 5 * HOUR_US)),
+    st.integers(0, 40),
+    st.integers(0, 20),
+    st.booleans(),
+)
 def test_filters_keep_what_is_asked_for_and_every_correction(
-    parts: list[list[EventRow]], users: set[str], before: int | None, position: int
+    parts: list[list[EventRow]], users: set[str], before: int | None, position: int, after: int, large: bool
 ) -> None:
     before_us = None if before is None else START_US + before
     expected = []
@@ -89,17 +98,19 @@ def test_filters_keep_what_is_asked_for_and_every_correction(
         correction = row["operation"] != ADD
         mine = row.get("k.user_id") in users or not users
         in_time = before_us is None or row["occurred_at"] < before_us
-        if row["position"] <= position and (correction or (mine and in_time)):
+        if after < row["position"] <= position and (correction or (mine and in_time)):
             hidden = {"position"} | (set() if mine else {"k.user_id"})
             expected.append({name: value for name, value in row.items() if name not in hidden})
     question = {"attribute_key": "user_id", "key_values": users} if users else {}
-    assert read(parts, before_us=before_us, up_to_position=position, **question) == expected
+    found = read(parts, large=large, before_us=before_us, after_position=after, up_to_position=position, **question)
+    assert found == expected
 
 
 @settings(max_examples=20, deadline=None)
 @given(LOGS)
 def test_shards_share_the_keys_among_them(parts: list[list[EventRow]]) -> None:
-    found = [read(parts, attribute_key="user_id", shards=(first, first + 15)) for first in range(0, 64, 16)]
+    shards = [(first, first + 15) for first in range(0, 64, 16)]
+    found = [read(parts, large=i % 2 == 0, attribute_key="user_id", shards=each) for i, each in enumerate(shards)]
     users = [{row.get("k.user_id") for row in rows} - {None} for rows in found]
     assert sum(map(len, users)) == len(set().union(*users))
     for i, names in enumerate(users):
