@@ -26,7 +26,7 @@ from tests.features.segments.conditions import (
 PARSER = ConditionParser()
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(TEXT_CONDITIONS, st.data())
 def test_both_evaluators_give_the_same_answers_and_the_same_next_changes(text: str, data: st.DataObject) -> None:
     condition = check(PARSER, text, SCHEMA)
@@ -39,7 +39,7 @@ def test_both_evaluators_give_the_same_answers_and_the_same_next_changes(text: s
     assert found == [NEVER_US if each is None else each for each in nexts]
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(TEXT_CONDITIONS, st.data())
 def test_between_two_changes_time_changes_nothing(text: str, data: st.DataObject) -> None:
     condition = check(PARSER, text, SCHEMA)

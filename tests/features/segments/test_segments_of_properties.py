@@ -1,5 +1,7 @@
 """Segments over properties, and of accounts over what is rolled up from their users."""
 
+import asyncio
+
 import grpc
 import pytest
 
@@ -21,6 +23,16 @@ def clock() -> ManualClock:
 async def make(client: Client, segment_id: str, condition: str, attribute_key: str = "user_id") -> messages.Segment:
     content = messages.Segment(attribute_key=attribute_key, condition=condition)
     return await client.segments.CreateSegment(messages.CreateSegmentRequest(segment_id=segment_id, segment=content))
+
+
+async def until(client: Client, segment_id: str, state: messages.SegmentState) -> messages.Segment:
+    """The segment, once it is in a state."""
+    async with asyncio.timeout(30):
+        while True:
+            found = await client.segments.GetSegment(messages.GetSegmentRequest(name=f"segments/{segment_id}"))
+            if found.state == state:
+                return found
+            await asyncio.sleep(0.02)
 
 
 async def test_properties_of_every_type_can_be_named_and_a_write_moves_members(client: Client) -> None:
@@ -61,14 +73,11 @@ async def test_a_segment_whose_property_is_deleted_is_broken_and_keeps_its_membe
     await client.properties.DeleteProperty(
         properties.DeletePropertyRequest(name="attributeKeys/user_id/properties/plan")
     )
-    for _ in range(100):
-        found = await client.segments.GetSegment(messages.GetSegmentRequest(name="segments/pros"))
-        if found.state == messages.SEGMENT_STATE_BROKEN:
-            break
-        await client.segments.ListSegments(messages.ListSegmentsRequest())
+    found = await until(client, "pros", messages.SEGMENT_STATE_BROKEN)
     assert (found.state, found.size) == (messages.SEGMENT_STATE_BROKEN, 1)
     assert "no `plan`" in found.mistakes[0].description
     await declare(client, "plan")
+    await until(client, "pros", messages.SEGMENT_STATE_SERVING)
     assert await checked(client, "pros", "ann") == [True]
 
 
