@@ -5,10 +5,12 @@ from typing import Annotated
 
 import typer
 
+from inkling.cli import rules_served
 from inkling.cli.console import existing, fail, print_json, say
 from inkling.cli.local import needing
 
 app = typer.Typer(no_args_is_help=True, help="Rules on counts and sums of events.")
+rules_served.add_to(app)
 
 SHOWN_PROBLEMS = 20
 

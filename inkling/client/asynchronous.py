@@ -17,6 +17,7 @@ from inkling.client.insights import AsyncInsights
 from inkling.client.profiles import AsyncProfiles
 from inkling.client.project import AsyncProject
 from inkling.client.properties import AsyncProperties
+from inkling.client.rules import AsyncRules
 from inkling.client.segments import AsyncSegments
 from inkling.client.subjects import AsyncSubjects
 from inkling.client.transport import RetryPolicy, ServiceName, TlsFiles, Transport
@@ -81,6 +82,7 @@ class AsyncClient:
         self.subjects = AsyncSubjects(self._transport)
         self.datasets = AsyncDatasets(self._transport)
         self.insights = AsyncInsights(self._transport)
+        self.rules = AsyncRules(self._transport)
 
     async def publish(self, definitions: Sequence[Definition]) -> list[Applied]:
         """Publishes groups and services, and waits until the groups are filled from the log."""

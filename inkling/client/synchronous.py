@@ -25,6 +25,7 @@ from inkling.client.insights import AsyncInsights
 from inkling.client.profiles import AsyncProfiles
 from inkling.client.project import AsyncProject
 from inkling.client.properties import AsyncProperties
+from inkling.client.rules import AsyncRules
 from inkling.client.segments import AsyncSegments
 from inkling.client.subjects import AsyncSubjects
 from inkling.client.transport import RetryPolicy, TlsFiles
@@ -285,6 +286,25 @@ class Insights(Face[AsyncInsights]):
     watch = iterating(AsyncInsights.watch)
 
 
+class Rules(Face[AsyncRules]):
+    """The project's rules."""
+
+    create = blocking(AsyncRules.create)
+    get = blocking(AsyncRules.get)
+    list = iterating(AsyncRules.list)
+    versions = iterating(AsyncRules.versions)
+    update = blocking(AsyncRules.update)
+    activate = blocking(AsyncRules.activate)
+    delete = blocking(AsyncRules.delete)
+    import_table = blocking(AsyncRules.import_table)
+    export_table = blocking(AsyncRules.export_table)
+    results = blocking(AsyncRules.results)
+    statistics = blocking(AsyncRules.statistics)
+    actions = iterating(AsyncRules.actions)
+    back_test = blocking(AsyncRules.back_test)
+    webhook_secret = blocking(AsyncRules.webhook_secret)
+
+
 class Subjects(Face[AsyncSubjects]):
     """Erases what the suite holds of subjects."""
 
@@ -339,6 +359,7 @@ class Client(Face[AsyncClient]):
         self.subjects = Subjects(client.subjects, self.thread)
         self.datasets = Datasets(client.datasets, self.thread)
         self.insights = Insights(client.insights, self.thread)
+        self.rules = Rules(client.rules, self.thread)
 
     publish = blocking(AsyncClient.publish)
     test = blocking(AsyncClient.test)

@@ -1,5 +1,6 @@
 """RuleService over a real server, with a log in memory."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -7,7 +8,9 @@ from pathlib import Path
 import grpc.aio
 import pytest
 from google.rpc import error_details_pb2, status_pb2
+from typer.testing import CliRunner
 
+from inkling.cli import make_app
 from inkling.insights.v1 import rule_pb2
 from inkling.insights.v1 import rule_service_pb2 as messages
 from inkling.insights.v1.rule_service_pb2_grpc import RuleServiceStub
@@ -30,7 +33,9 @@ async def serving(folder: Path, log: MemoryLog) -> AsyncIterator[RuleServiceStub
         Server.open(settings, app.services, registry=app.registry) as server,
         grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel,
     ):
-        yield RuleServiceStub(channel)
+        stub = RuleServiceStub(channel)
+        stub.address = f"127.0.0.1:{server.port}"
+        yield stub
 
 
 def thrice(**fields: object) -> rule_pb2.Rule:
@@ -142,3 +147,33 @@ async def test_the_secret_of_webhooks_stays_the_same(tmp_path: Path) -> None:
             told.append((await stub.GetWebhookSecret(messages.GetWebhookSecretRequest())).secret)
     assert told[0] == told[1]
     assert told[0].startswith("whs_")
+
+
+async def test_the_command_line_imports_shows_and_tests_rules(tmp_path: Path) -> None:
+    log = MemoryLog()
+    (tmp_path / "rules.csv").write_text(as_csv([count("equal", 2), count("every", 3, resetwhenreachtarget="yes")]))
+    async with serving(tmp_path / "data", log) as stub:
+
+        async def run(*words: str) -> tuple[int, str]:
+            arguments = ["--insights", stub.address, "--data-dir", str(tmp_path / "data"), "rules", *words]
+            done = await asyncio.to_thread(CliRunner().invoke, make_app(), arguments)
+            return done.exit_code, done.output
+
+        code, output = await run("import", str(tmp_path / "rules.csv"))
+        assert (code, "aggregator_buy_2" in output, "trk_buy" in output) == (0, True, True)
+        position = await log.append(*buys(3))
+        await stub.ListRuleResults(messages.ListRuleResultsRequest(user="ada", min_position=position))
+        assert "aggregator_buy_2" in (await run("of", "ada"))[1]
+        code, output = await run("actions")
+        assert [
+            word for word in ("set_property", "unset_property", "fire_event", "pending") if word not in output
+        ] == []
+        assert "1 hits of 1 users" in (await run("back-test", "aggregator_buy_2", "--days", "1"))[1]
+        assert (await run("export"))[1].count("\n") == 3
+        assert '"user_count": "1"' in (await run("statistics", "aggregator_buy"))[1]
+        assert '"version": 1' in (await run("off", "aggregator_buy"))[1]
+        assert "false" in (await run("list"))[1]
+        assert (await run("on", "aggregator_buy"))[0] == 0
+        assert (await run("delete", "aggregator_buy"))[0] == 0
+        assert (await run("show", "aggregator_buy"))[0] != 0
+        assert (await run("webhook-secret"))[1].startswith("whs_")
