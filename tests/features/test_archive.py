@@ -39,7 +39,7 @@ def records(draw: st.DrawFn) -> EventRow:
         occurred_at_us=START_US + draw(st.integers(0, 4 * HOUR_US)),
         received_at_us=START_US + 5 * HOUR_US,
         keys=keys,
-        properties={} if operation == DELETE else properties,  # type: ignore[arg-type]
+        properties={} if operation == DELETE else properties,
         operation=operation,
         revision=0 if operation == ADD else draw(st.integers(1, 3)),
     )

@@ -5,6 +5,7 @@ import logging
 import random
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
+from pathlib import Path
 
 import grpc.aio
 import pytest
@@ -15,17 +16,19 @@ from inkling.features.v1 import definition_service_pb2 as definitions
 from inkling.features.v1 import profile_pb2
 from inkling.features.v1 import profile_service_pb2 as profiles
 from services.features.app import open_app
+from services.features.archive import ArchiveListing
 from services.features.parity import Counts, ParitySampler, Served
 from services.features.projection import Projection, Slot
 from services.features.selections import Selection
 from services.features.settings import FeaturesSettings
 from services.kernel.aggregations import Aggregation, Function
 from services.kernel.columns import DELETE, REPLACE
+from services.kernel.erasing import MARKER_NAME, VERSION, subject_hash
 from services.kernel.windows import Lifetime
 from services.runtime.clocks import ManualClock
 from services.runtime.server import Server
 from tests.features.archives import MemoryListings
-from tests.features.memory_log import MemoryLog, purchase
+from tests.features.memory_log import NOW_US, MemoryLog, purchase
 from tests.features.serving import DAY_US, GROUP, Client
 from tests.features.test_history import ATTRIBUTES, EVENTS
 
@@ -82,12 +85,33 @@ class Shop(Client):
         return list((await self.profiles.BatchGetProfiles(batch)).profiles)
 
 
+class HeldBack(MemoryListings):
+    """An archive that is not there while it is held back."""
+
+    def __init__(self, log: MemoryLog, root: Path) -> None:
+        super().__init__(log, root)
+        self.there = asyncio.Event()
+        self.there.set()
+
+    async def listing(self, project: str, *, settle: bool = True) -> ArchiveListing:
+        """See Listings."""
+        await self.there.wait()
+        return await super().listing(project, settle=settle)
+
+
 @pytest.fixture
-async def shop(served_settings: FeaturesSettings, log: MemoryLog, clock: ManualClock) -> AsyncIterator[Shop]:
+def listings(served_settings: FeaturesSettings, log: MemoryLog) -> HeldBack:
+    """The archive of the log."""
+    return HeldBack(log, served_settings.archive_root)
+
+
+@pytest.fixture
+async def shop(
+    served_settings: FeaturesSettings, log: MemoryLog, clock: ManualClock, listings: HeldBack
+) -> AsyncIterator[Shop]:
     """A published group, over an archive."""
     await log.append(*EVENTS)
     settings = FeaturesSettings(**{**dict(served_settings), "parity_sample": 1.0, "parity_seconds": 0.02})
-    listings = MemoryListings(log, settings.archive_root)
     async with (
         open_app(settings, log, clock, listings) as app,
         Server.open(settings, app.services, registry=app.registry) as server,
@@ -162,4 +186,21 @@ async def test_what_waits_while_definitions_change_is_left_out(shop: Shop) -> No
         )
     )
     await shop.until(lambda: shop.count("checked") + shop.count("dropped") * len(ATTRIBUTES) >= len(ATTRIBUTES))
+    assert shop.count("mismatches") == 0
+
+
+async def test_who_was_erased_since_is_left_out(shop: Shop, log: MemoryLog, listings: HeldBack) -> None:
+    await shop.read("u1")
+    await shop.counted("checked", len(ATTRIBUTES))
+    listings.there.clear()
+    await shop.read("u1")
+    await shop.read("u2")
+    # As ingest does it: the records are emptied where they stand, and a marker says so.
+    log.rows[:] = [replace(row, keys={}) if row.keys == {"user_id": "u1"} else row for row in log.rows]
+    marker = replace(purchase(90, "u1", NOW_US - 1), vendor="inkling", name=MARKER_NAME, version=VERSION, keys={})
+    subject = {"attribute_key": "user_id", "subject": subject_hash("default", "user_id", "u1")}
+    await log.append(replace(marker, properties={}, data=subject))
+    listings.there.set()
+    await shop.counted("checked", 2 * len(ATTRIBUTES))
+    await shop.until(lambda: shop.count("dropped") == 1)
     assert shop.count("mismatches") == 0
