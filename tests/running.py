@@ -35,6 +35,6 @@ async def key_of(data_dir: Path, project: str) -> str:
 @asynccontextmanager
 async def client_of(suite: Suite, project: str, **more: RetryPolicy) -> AsyncIterator[AsyncClient]:
     """A client of a project, with a key of its own."""
-    addresses: Mapping[str, str] = {name: suite.address(name) for name in ("ingest", "features")}
+    addresses: Mapping[str, str] = {name: suite.address(name) for name in suite.names}
     async with AsyncClient(api_key=await key_of(suite.data_dir, project), **addresses, **more) as client:  # type: ignore[arg-type]
         yield client

@@ -47,10 +47,10 @@ class ServiceSpec:
 
 SERVICES = (
     ServiceSpec("ingest", PORTS["ingest"], "services.ingest"),
-    ServiceSpec("features", PORTS["features"], "services.features", needs=("ingest",)),
+    ServiceSpec("features", PORTS["features"], "services.features", needs=("ingest", "insights")),
     ServiceSpec("insights", PORTS["insights"], "services.insights", needs=("ingest", "features")),
 )
-"""The services, each after those that it needs."""
+"""The services, each after those that it needs to start; features asks insights only later, if they run."""
 
 LineSink = Callable[[str, str], None]
 """Takes a service's name and one line of its output."""
@@ -86,6 +86,11 @@ class Suite:
         self._readers: dict[str, asyncio.Task[None]] = {}
         self._tails: dict[str, deque[str]] = {}
         self._lock: IO[str] | None = None
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The services, in the order in which they start."""
+        return tuple(self._specs)
 
     def address(self, name: str) -> str:
         """Where a service listens."""
@@ -181,7 +186,7 @@ class Suite:
             "PORT": str(self._ports[spec.name]),
             "DATA_DIR": str(self.data_dir),
             "SERVICE_KEY": self._service_key,
-            **{f"{need.upper()}_TARGET": self.address(need) for need in spec.needs},
+            **{f"{need.upper()}_TARGET": self.address(need) for need in spec.needs if need in self._ports},
         }
         return {
             **{spec.prefix + name: value for name, value in defaults.items()},

@@ -29,6 +29,7 @@ from services.features.erasure import FeaturesEraser, Forgets, LogErasures, NoLo
 from services.features.erasure.ingest_client import IngestErasures
 from services.features.exports import Exports
 from services.features.importing import Importer
+from services.features.insights_client import InsightsClient
 from services.features.metrics import ParityMetrics, ProjectMetrics
 from services.features.parity import ParityChecker, ParitySampler
 from services.features.past import PastReader
@@ -144,6 +145,7 @@ async def open_app(
                 clock=clock,
                 ray=ray,
                 segments=segments,
+                insights=InsightsClient.of(settings),
             )
         )
         past = PastReader(listings or NoArchive(), settings.archive_root)

@@ -51,6 +51,11 @@ class FeaturesSettings(Settings):
     """From so many events in the archive on, training sets are computed as Ray tasks, beneath that in this process."""
     dataset_upload_bytes: int = Field(default=256 * 1024 * 1024, ge=1024)
     """The largest table of rows to compute that may be uploaded."""
+    insights_target: str = ""
+    """Where insights are, for training sets whose goal is an insight; empty: such goals are refused. It is shown
+    `service_key`."""
+    insights_ca_file: Path | None = None
+    """Authorities of that service's certificate; plaintext without."""
     ray_address: str = ""
     """A Ray cluster; empty starts one on this machine when it is first needed."""
     ray_cpus: int = Field(default=2, ge=1)

@@ -68,6 +68,11 @@ def dialect_message(dialect: Dialect) -> "insight_pb2.Dialect.ValueType":
     return insight_pb2.DIALECT_EXTENDED if dialect is Dialect.EXTENDED else insight_pb2.DIALECT_STRICT
 
 
+def state_message(state: State) -> "insight_pb2.State.ValueType":
+    """The number of a state."""
+    return _STATES[state]
+
+
 def identifier_of(query: str) -> str:
     """The name that a query gives itself, or nothing."""
     match = _IDENTIFIER.match(query)
@@ -200,7 +205,7 @@ def _total(total: Total, engine: Engine | None) -> evaluation_pb2.PlanTotal:
         condition_count=len(block.conditions),
         moves=any(not part.block.range.everything for part in total.parts),
         skip="" if equality is None else f"{equality[0]} = {equality[1]}",
-        shared_count=0 if engine is None else engine.sharing(total),
+        shared_count=0 if engine is None else engine.queries.sharing(total),
     )
 
 

@@ -13,6 +13,7 @@ from google.protobuf.empty_pb2 import Empty
 from inkling.insights.v1 import evaluation_pb2, insight_pb2, insight_service_pb2_grpc
 from inkling.insights.v1 import insight_service_pb2 as messages
 from services.insights.asking import ask, dry_run
+from services.insights.batches import MAX_PAIRS, evaluate_pairs
 from services.insights.catalog import Checked
 from services.insights.definitions import Insight
 from services.insights.engine.plan import Plan
@@ -28,6 +29,7 @@ from services.insights.messages import (
     insight_message,
     instant_us,
     result_message,
+    state_message,
     timestamp,
 )
 from services.insights.project import Project
@@ -45,7 +47,7 @@ from services.runtime.paging import PageTokens, page_size
 SERVICE_NAME = "inkling.insights.v1.InsightService"
 _DEFINITIONS = ("GetInsight", "ListInsights")
 # What an insight says of a customer is what their rows say: who may not read these may not read it.
-_CUSTOMERS = ("GetCustomerInsights", "EvaluateCustomer", "ExplainInsight", "WatchInsights")
+_CUSTOMERS = ("GetCustomerInsights", "EvaluateCustomer", "BatchEvaluateInsight", "ExplainInsight", "WatchInsights")
 _WRITES = (
     *("CreateInsight", "UpdateInsight", "ActivateInsight", "DeactivateInsight", "DeleteInsight"),
     *("DeleteAllInsights", "DryRunQuery"),
@@ -210,6 +212,27 @@ class InsightServicer(insight_service_pb2_grpc.InsightServiceServicer):
             answer = ask(insights, query, insight, request.customer, now_us, request.row_limit)
             evaluations.append(evaluation_message(answer, catalog.catalogue.schemas[query.source].columns))
         return messages.EvaluateCustomerResponse(evaluations=evaluations)
+
+    async def BatchEvaluateInsight(
+        self, request: messages.BatchEvaluateInsightRequest, context: Context
+    ) -> messages.BatchEvaluateInsightResponse:
+        """Evaluates an insight about many customers, each at instants of its own."""
+        _check_range("pairs", len(request.pairs), MAX_PAIRS)
+        for index, pair in enumerate(request.pairs):
+            _check_customer(pair.customer, f"pairs[{index}].customer")
+        project = await self._project()
+        known = project.catalog.known(project.catalog.get(request.name))
+        key = project.catalog.key_of(known.query)
+        if (request.attribute_key or CUSTOMER_KEY) != key:
+            raise _bad_selection("attribute_key", f"is not {key}, which the insight is about")
+        insights = await project.current(request.min_position, _wait_seconds(request.wait_timeout))
+        _check_retained(project, known.plan.sources)
+        position = project.position
+        pairs = [(pair.customer, instant_us(pair.instant_time)) for pair in request.pairs]
+        states = await evaluate_pairs(insights, known.query, pairs)
+        return messages.BatchEvaluateInsightResponse(
+            states=[state_message(each) for each in states], position=position, version=known.insight.version
+        )
 
     async def ExplainInsight(
         self, request: messages.ExplainInsightRequest, context: Context

@@ -23,7 +23,8 @@ _ENDLESS = CallRule(None)
 
 CALL_RULES: Mapping[str, Mapping[str, CallRule]] = {
     "inkling.ingest.v1.IngestService": {
-        "Ingest": CallRule(15, idempotent=True),  # the same event ids add nothing
+        # The same event ids add nothing. It may wait for insights.
+        "Ingest": CallRule(15, idempotent=True),
         "IngestStream": _ENDLESS,
         "ImportCsv": CallRule(3600),
         "Subscribe": _ENDLESS,
@@ -145,9 +146,16 @@ CALL_RULES: Mapping[str, Mapping[str, CallRule]] = {
         "DeleteAllInsights": CallRule(60),
         "GetCustomerInsights": CallRule(65, idempotent=True),  # may wait for a position
         "EvaluateCustomer": CallRule(30, idempotent=True),
+        "BatchEvaluateInsight": CallRule(125, idempotent=True),  # may wait for a position
         "ExplainInsight": CallRule(30, idempotent=True),
         "DryRunQuery": CallRule(300, idempotent=True),
         "WatchInsights": _ENDLESS,
+    },
+    "inkling.insights.v1.ChangeService": {
+        "AwaitChanges": CallRule(15),  # may wait for a position; whoever asks answers without it instead of trying again
+    },
+    "inkling.insights.v1.SubjectService": {
+        "ForgetSubject": CallRule(120, idempotent=True),  # may wait for a position; writes snapshots
     },
     "inkling.insights.v1.QueryService": {
         "ValidateQuery": _READ,

@@ -13,6 +13,7 @@ import pytest
 
 from services.features.compile import compile_attribute
 from services.features.datasets.build import Stage, ThreadWorkers, build
+from services.features.datasets.goals import InsightQuestion
 from services.features.datasets.job import FeatureColumn, Job
 from services.features.datasets.pinning import newest_us
 from services.features.datasets.spec import (
@@ -305,8 +306,11 @@ class RichAfter:
     user: str
     since_us: int
 
-    def applies(self, project: str, insight: str, keys: pa.Array, instants_us: Any) -> Any:
-        assert (project, insight) == ("shop", "insights/rich")
+    def check(self, question: InsightQuestion) -> None:
+        """It could."""
+
+    def applies(self, question: InsightQuestion, keys: pa.Array, instants_us: Any) -> Any:
+        assert (question.project, question.insight, question.attribute_key) == ("shop", "insights/rich", "user_id")
         return (instants_us > self.since_us) & (keys.to_numpy(zero_copy_only=False) == self.user)
 
 

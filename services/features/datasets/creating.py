@@ -16,7 +16,7 @@ from inkling.features.v1 import dataset_service_pb2 as messages
 from services.features.archive import ArchiveChangedError, ArchiveListing, Listings
 from services.features.datasets.build import MANIFEST, RayWorkers, Stage, ThreadWorkers, Workers, build
 from services.features.datasets.checks import check_spec, refuse
-from services.features.datasets.goals import InsightLabels
+from services.features.datasets.goals import InsightLabels, InsightQuestion
 from services.features.datasets.messages import dataset_message, from_text, pinned_message, spec_from_proto, to_document
 from services.features.datasets.messages import to_text as spec_text
 from services.features.datasets.pinning import (
@@ -28,7 +28,7 @@ from services.features.datasets.pinning import (
     records_of,
     resolve,
 )
-from services.features.datasets.spec import DatasetSpec, SegmentKeys
+from services.features.datasets.spec import DatasetSpec, InsightGoal, SegmentKeys
 from services.features.datasets.store import DatasetStore, State, StoredDataset
 from services.features.datasets.tables import of_keys, to_bytes
 from services.features.projects import Projects
@@ -97,6 +97,7 @@ class DatasetCreator:
                 reason="DEFINITIONS_CHANGED",
                 violations=(Violation("definitions_sha256", "leave it out to take what is defined now"),),
             )
+        await self._check_insight(project, resolved)
         if isinstance(spec.keys, SegmentKeys) and not spec.keys.input_id and self._around.segments is None:
             raise FailedPrecondition("this server knows no segments", reason="NO_SEGMENTS")
         input_id = input_of(spec)
@@ -107,6 +108,12 @@ class DatasetCreator:
                 violations=(Violation("moments.rows.input", "give what UploadDatasetRows answered", "NO_INPUT"),),
             )
         return resolved
+
+    async def _check_insight(self, project: str, resolved: Resolved) -> None:
+        goal, insights = resolved.spec.goal, self._around.insights
+        if goal is not None and isinstance(goal.achievement, InsightGoal) and insights is not None:
+            question = InsightQuestion(project, goal.achievement.insight, resolved.spec.attribute_key)
+            await asyncio.to_thread(insights.check, question)
 
     async def create(
         self, runner: OperationRunner, project: str, request: messages.CreateDatasetRequest

@@ -23,10 +23,29 @@ NEVER = MIN_US
 """In place of an instant that there is none."""
 
 
-class InsightLabels(Protocol):
-    """Whoever knows to whom an insight applied, and when. Picklable: it goes where the rows are computed."""
+@dataclass(frozen=True, slots=True)
+class InsightQuestion:
+    """Which insight labels the rows of which keys."""
 
-    def applies(self, project: str, insight: str, keys: pa.Array, instants_us: NDArray[np.int64]) -> NDArray[np.bool_]:
+    project: str
+    insight: str
+    """insights/{insight}"""
+    attribute_key: str
+    position: int = 0
+    """All records of the log up to here must be known to whoever answers."""
+
+
+class InsightLabels(Protocol):
+    """Whoever knows to whom an insight applied, and when. Picklable: it goes where the rows are computed.
+
+    Asked in threads. Raises Unavailable when it cannot be asked now.
+    """
+
+    def check(self, question: InsightQuestion) -> None:
+        """Raises NotFound or InvalidArgument when it could not be answered."""
+        ...
+
+    def applies(self, question: InsightQuestion, keys: pa.Array, instants_us: NDArray[np.int64]) -> NDArray[np.bool_]:
         """For each pair of a key and an instant t whether the insight applies to what happened before t."""
         ...
 

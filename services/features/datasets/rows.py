@@ -14,7 +14,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from services.features.datasets.events import PartEvents
-from services.features.datasets.goals import NEVER, CompiledGoal, reached
+from services.features.datasets.goals import NEVER, CompiledGoal, InsightQuestion, reached
 from services.features.datasets.job import Job
 from services.features.datasets.sampling import Hashes, key_hashes, row_hashes, taken
 from services.features.datasets.spec import (
@@ -263,8 +263,9 @@ def _by_insight(job: Job, achievement: InsightGoal, rows: Rows, window: int | No
     assert job.insights is not None, "refused before"
     keys = rows.key_values()
     ends = np.full(len(rows), job.as_of_us) if window is None else rows.anchors_us + window
-    before = job.insights.applies(job.project, achievement.insight, keys, rows.anchors_us + 1)
-    return before, job.insights.applies(job.project, achievement.insight, keys, ends + 1)
+    question = InsightQuestion(job.project, achievement.insight, job.spec.attribute_key, job.spec.up_to_position)
+    before = job.insights.applies(question, keys, rows.anchors_us + 1)
+    return before, job.insights.applies(question, keys, ends + 1)
 
 
 def _by_class(job: Job, rows: Rows, left_out: LeftOut) -> Rows:
