@@ -12,6 +12,7 @@ from services.insights.direct.evaluator import evaluate
 from services.insights.direct.outcome import Cell, Outcome
 from services.insights.engine.engine import Engine
 from services.insights.engine.plan import Plan
+from services.insights.engine.pools import ArrayPool
 from services.insights.engine.rows import NewRows, SourceRows
 from services.insights.engine.states import Standing
 from services.insights.evaluation import InsightEvaluator
@@ -92,7 +93,7 @@ async def dry_run(insights: InsightEvaluator, plan: Plan, now_us: int, days: int
     copies = {name: _copy(engine.sources[name]) for name in sorted(plan.sources)}
     texts = engine.customers.texts()
     other = Engine(engine.sources[name].schema for name in copies)
-    other.pools.arrays = engine.pools.arrays
+    other.pools.arrays = ArrayPool(engine.pools.arrays.values)
     other.pools.texts.load({name: array.copy() for name, array in engine.pools.texts.dump().items()})
     other.customers.load({name: array.copy() for name, array in engine.customers.dump().items()})
     return await asyncio.to_thread(_run, other, plan, copies, texts, now_us, days, sample)

@@ -211,15 +211,16 @@ class InsightEvaluator:
         customer = None if engine is None else engine.customers.find(key_value)
         if engine is None or customer is None:
             return None
+        chosen = [held for _, held in sorted(self.held.items()) if held.attribute_key == attribute_key]
+        until = engine.untils_us([held.slot for held in chosen], customer)
         return [
             Result(
                 held.insight,
                 engine.states.of(customer, held.slot),
                 engine.states.since_us(customer, held.slot),
-                engine.until_us(held.slot, customer),
+                until[held.slot],
             )
-            for _, held in sorted(self.held.items())
-            if held.attribute_key == attribute_key
+            for held in chosen
         ]
 
     def applied(self, insight_id: str) -> Iterable[tuple[str, int | None]]:

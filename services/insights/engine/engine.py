@@ -6,8 +6,6 @@ and says what changed. It does no I/O and starts no threads.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
-from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -17,27 +15,19 @@ from services.insights.direct.evaluator import evaluate
 from services.insights.direct.outcome import Outcome, Rows
 from services.insights.engine.cells import DIGITS, QUEUED, longer, nbytes, new_queue, without
 from services.insights.engine.passes import CHUNK, Pass, Tables
-from services.insights.engine.plan import Plan, Total, Way
+from services.insights.engine.plan import Block, Plan, Total
 from services.insights.engine.pools import Pools
-from services.insights.engine.programs import FROM_ROWS, Instruction, Programs, assemble, decide
-from services.insights.engine.recomputed import Timers, watched
-from services.insights.engine.rows import NewRows, RowNumbers, SourceRows
+from services.insights.engine.programs import FROM_ROWS, decide
+from services.insights.engine.queries import Queries
+from services.insights.engine.rows import NewRows, RowNumbers, SourceRows, View
 from services.insights.engine.states import APPLIES, NO_CHANGES, NOT, STATE, Changes, Standing, States
 from services.insights.engine.tables import rows_of
-from services.insights.engine.vectors import Vectors
 from services.insights.language.sources import SourceSchema
 from services.insights.language.tree import CheckedQuery
 from services.kernel.interning import Interner
 from services.kernel.windows import MIN_US
 
 _STANDINGS = {"APPLIES": Standing.APPLIES, "NOT": Standing.NOT, "ERROR": Standing.ERROR}
-
-
-class _Built(NamedTuple):
-    """What is made of all plans together."""
-
-    passes: dict[str, Pass]
-    programs: Programs
 
 
 class Engine:
@@ -52,13 +42,7 @@ class Engine:
         self.states = States()
         self.recomputed = 0
         """Evaluations from rows so far."""
-        self._plans: list[Plan | None] = []
-        self._totals: dict[Total, int] = {}
-        self._readers: dict[int, set[int]] = {}
-        self._next_total = 0
-        self.timers: dict[int, Timers] = {}
-        """Of the queries that are recomputed, by slot."""
-        self._built: _Built | None = None
+        self.queries = Queries(self.sources, self.pools)
         self._seen = 0
         """Customers whose states are known to exist."""
         self._tables = Tables.empty(new_queue())
@@ -84,30 +68,19 @@ class Engine:
 
     # Queries.
 
-    def plan_of(self, slot: int) -> Plan | None:
-        """The plan at a slot, or None."""
-        return self._plans[slot] if slot < len(self._plans) else None
-
-    def sharing(self, total: Total) -> int:
-        """How many queries read a total."""
-        number = self._totals.get(total)
-        return 0 if number is None else len(self._readers[number])
-
     def put(self, plans: Sequence[Plan], slots: Sequence[int] | None = None) -> list[int]:
         """Takes queries in, at slots of queries that they replace or at free ones; fills their totals from the rows.
 
         All customers are queued for them; a replaced query's states stay until they are decided.
         """
-        chosen = list(slots) if slots is not None else self._free(len(plans))
-        known = set(self._totals)
+        queries = self.queries
+        chosen = list(slots) if slots is not None else queries.free(len(plans))
+        known = queries.totals
         for slot, plan in zip(chosen, plans, strict=True):
-            if self._plans[slot] is not None:
-                self._release(slot)
-            self._take(slot, plan)
+            queries.take(slot, plan)
         self._drop_unread()
-        self._built = None
-        self.states.reserve(len(self.customers), len(self._plans))
-        self._fill({number: total for total, number in self._totals.items() if total not in known})
+        self.states.reserve(len(self.customers), len(queries.plans))
+        self._fill({number: total for number, total in queries.totals.items() if number not in known})
         for slot in chosen:
             self.reconsider(slot)
         return chosen
@@ -115,12 +88,10 @@ class Engine:
     def remove(self, slot: int) -> NDArray[np.int32]:
         """Lets a query go, with its states; returns the customers that it applied to."""
         applied = self.states.customers(slot, Standing.APPLIES, len(self.customers))
-        self._release(slot)
+        self.queries.release(slot)
         self._drop_unread()
-        self._plans[slot] = None
-        self._unqueue(slot)
+        self._keep_queued(self._tables.queue.queries[: self.queued] != slot)
         self.states.clear(slot)
-        self._built = None
         return applied
 
     def restore(
@@ -130,14 +101,11 @@ class Engine:
 
         The rows must be there already. Queries without states are queued for everyone.
         """
-        while len(self._plans) <= max(plans, default=-1):
-            self._plans.append(None)
         for slot, plan in plans.items():
-            self._take(slot, plan)
-        self._built = None
-        customers = self._seen = len(self.customers)
-        self.states.load(states, dict(slots), customers, len(self._plans))
-        self._fill({number: total for total, number in self._totals.items()})
+            self.queries.take(slot, plan)
+        self._seen = len(self.customers)
+        self.states.load(states, dict(slots), self._seen, len(self.queries.plans))
+        self._fill(self.queries.totals)
         for slot in plans.keys() - set(slots.values()):
             self.reconsider(slot)
 
@@ -148,48 +116,16 @@ class Engine:
     def believe(self, slot: int, customer: str, standing: Standing, since_us: int) -> None:
         """What was told of a customer after this state was written down; what holds is decided at the next `settle`."""
         code = int(self.customers.codes(pa.array([customer], pa.string()))[0])
-        self.states.reserve(len(self.customers), len(self._plans))
+        self.states.reserve(len(self.customers), len(self.queries.plans))
         self.states.table[code, slot] = standing | (self.states.table[code, slot] & QUEUED)
         self.states.note(np.array([slot], np.int32), np.array([code], np.int32), np.array([since_us], np.int64))
         self.enqueue(np.array([code], np.int32), slot)
 
-    def _free(self, count: int) -> list[int]:
-        free = [slot for slot, plan in enumerate(self._plans) if plan is None][:count]
-        while len(free) < count:
-            free.append(len(self._plans))
-            self._plans.append(None)
-        return free
-
-    def _take(self, slot: int, plan: Plan) -> None:
-        self._plans[slot] = plan
-        if plan.way is Way.RECOMPUTED:
-            self.timers[slot] = Timers(watched(plan.query))
-        for total in plan.totals:
-            number = self._totals.get(total)
-            if number is None:
-                number = self._totals[total] = self._next_total
-                self._next_total += 1
-                self._readers[number] = set()
-            self._readers[number].add(slot)
-
-    def _release(self, slot: int) -> None:
-        plan = self._plans[slot]
-        assert plan is not None, "the slot has a query"
-        self.timers.pop(slot, None)
-        for total in plan.totals:
-            self._readers[self._totals[total]].discard(slot)
-
     def _drop_unread(self) -> None:
-        unread = {number for number, readers in self._readers.items() if not readers}
+        unread = self.queries.drop_unread()
         if unread:
-            self._totals = {total: number for total, number in self._totals.items() if number not in unread}
-            for number in unread:
-                del self._readers[number]
             self._tables.counts = without(self._tables.counts, unread)
             self._tables.sums = without(self._tables.sums, unread)
-
-    def _unqueue(self, slot: int) -> None:
-        self._keep_queued(self._tables.queue.queries[: self.queued] != slot)
 
     def _keep_queued(self, wanted: NDArray[np.bool_]) -> None:
         queue = self._tables.queue
@@ -208,31 +144,10 @@ class Engine:
         queue.queries[used : used + len(new)] = slot
         queue.used[0] = used + len(new)
 
-    def _passes(self) -> _Built:
-        if self._built is None:
-            numbered = {number: total for total, number in self._totals.items()}
-            programs: list[list[Instruction] | None] = []
-            for plan in self._plans:
-                if plan is None or plan.way is Way.RECOMPUTED:
-                    programs.append(None)
-                else:
-                    numbers = [self._totals[total] for total in plan.totals]
-                    programs.append(
-                        [each if each.total < 0 else replace(each, total=numbers[each.total]) for each in plan.program]
-                    )
-            self._built = _Built(
-                {name: self._pass(name, numbered, quiet=False) for name in self.sources}, assemble(programs)
-            )
-        return self._built
-
-    def _pass(self, source: str, totals: dict[int, Total], *, quiet: bool) -> Pass:
-        readers = {number: [] if quiet else sorted(self._readers[number]) for number in totals}
-        return Pass(Vectors(self.sources[source], self.pools), totals, source, readers)
-
     def _fill(self, totals: dict[int, Total]) -> None:
         """Counts what the rows held now make of new totals."""
         for name, rows in self.sources.items():
-            made = self._pass(name, totals, quiet=True)
+            made = self.queries.quiet_pass(name, totals)
             for first in range(0, rows.store.count if len(made) else 0, CHUNK):
                 living = rows.alive(first, min(first + CHUNK, rows.store.count))
                 self._run(made, rows, living, 1)
@@ -244,7 +159,7 @@ class Engine:
         rows = self.sources[source]
         taken = rows.find(gone)
         touched = [rows.store.columns.keys[taken]]
-        made = self._passes().passes[source]
+        made = self.queries.passes[source]
         if len(taken):
             self._run(made, rows, taken, -1)
             rows.remove(taken)
@@ -280,18 +195,17 @@ class Engine:
     def _welcome(self) -> None:
         """New customers: every query is to be decided for them, whatever their rows are."""
         count = len(self.customers)
-        self.states.reserve(count, len(self._plans))
+        self.states.reserve(count, len(self.queries.plans))
         new = np.arange(self._seen, count, dtype=np.int32)
         self._seen = count
         if len(new):
-            for slot, plan in enumerate(self._plans):
+            for slot, plan in enumerate(self.queries.plans):
                 if plan is not None:
                     self.enqueue(new, slot)
 
     def _touch(self, source: str, customers: NDArray[np.int32]) -> None:
-        for slot in self.timers:
-            plan = self._plans[slot]
-            if plan is not None and source in plan.sources:
+        for slot in self.queries.timers:
+            if source in self.queries.at(slot).sources:
                 self.enqueue(customers, slot)
 
     # Time.
@@ -302,9 +216,9 @@ class Engine:
         if now_us <= before:
             return
         self.now_us = now_us
-        for name, made in self._passes().passes.items():
+        for name, made in self.queries.passes.items():
             self._advance(made, self.sources[name], before)
-        for slot, timers in self.timers.items():
+        for slot, timers in self.queries.timers.items():
             self.enqueue(timers.take_due(now_us), slot)
 
     def _advance(self, made: Pass, rows: SourceRows, before_us: int) -> None:
@@ -351,7 +265,7 @@ class Engine:
         customers, queries = queue.customers[:used].copy(), queue.queries[:used].copy()
         queue.used[0] = 0
         verdicts = np.zeros(used, np.int8)
-        decide(self._passes().programs, tables.counts, tables.sums, customers, queries, verdicts, *self._scratch)
+        decide(self.queries.programs, tables.counts, tables.sums, customers, queries, verdicts, *self._scratch)
         after = np.where(verdicts == 1, np.uint8(APPLIES), np.uint8(NOT))
         for i in np.flatnonzero(verdicts == FROM_ROWS).tolist():
             after[i] = self._from_rows(int(queries[i]), int(customers[i]))
@@ -365,11 +279,9 @@ class Engine:
         return changes
 
     def _from_rows(self, slot: int, customer: int) -> int:
-        plan = self._plans[slot]
-        assert plan is not None, "only queries that are there are queued"
         self.recomputed += 1
-        outcome = self.outcome(plan.query, customer, self.now_us)
-        timers = self.timers.get(slot)
+        outcome = self.outcome(self.queries.at(slot).query, customer, self.now_us)
+        timers = self.queries.timers.get(slot)
         if timers is not None:
             timers.set(customer, timers.next_change_us(self.sources, customer, self.now_us))
         return int(_STANDINGS[outcome.state])
@@ -386,22 +298,34 @@ class Engine:
 
     def until_us(self, slot: int, customer: int) -> int | None:
         """The next now at which time alone can change a query's answer about a customer, or None."""
-        plan = self._plans[slot]
-        if plan is None:
-            return None
-        timers = self.timers.get(slot)
-        if timers is not None:
-            return timers.next_change_us(self.sources, customer, self.now_us)
-        found: list[int] = []
-        for block in plan.blocks:
-            if block.range.everything:
+        return self.untils_us([slot], customer)[slot]
+
+    def untils_us(self, slots: Iterable[int], customer: int) -> dict[int, int | None]:
+        """The same for several queries at once: what they share is looked at once."""
+        looked: dict[Block, int | None] = {}
+        found: dict[int, int | None] = {}
+        views: dict[str, View] = {}
+        for slot in slots:
+            timers = self.queries.timers.get(slot)
+            if timers is not None:
+                found[slot] = timers.next_change_us(self.sources, customer, self.now_us)
                 continue
+            instants = []
+            for block in self.queries.at(slot).blocks:
+                if block not in looked:
+                    looked[block] = self._next_change_us(block, customer, views)
+                instants.append(looked[block])
+            found[slot] = min((at for at in instants if at is not None), default=None)
+        return found
+
+    def _next_change_us(self, block: Block, customer: int, views: dict[str, View]) -> int | None:
+        if block.range.everything:
+            return None
+        view = views.get(block.source)
+        if view is None:
             rows = self.sources[block.source]
-            view = rows.view(rows.of(customer))
-            kept = np.ones(len(view), np.bool_)
-            vectors = Vectors(rows, self.pools)
-            for condition in block.conditions:
-                kept &= vectors.condition(condition)(view)
-            at = block.range.next_change_us(view.times[kept], self.now_us)
-            found += [] if at is None else [at]
-        return min(found, default=None)
+            view = views[block.source] = rows.view(rows.of(customer))
+        kept = np.ones(len(view), np.bool_)
+        for condition in block.conditions:
+            kept &= self.queries.condition(block.source, condition)(view)
+        return block.range.next_change_us(view.times[kept], self.now_us)

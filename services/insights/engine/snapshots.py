@@ -26,7 +26,7 @@ def freeze(engine: Engine) -> tuple[dict[str, Any], Arrays]:
     arrays |= {f"states.{name}": array for name, array in engine.states.dump(len(engine.customers)).items()}
     for name, rows in engine.sources.items():
         arrays |= {f"rows.{name}.{part}": array for part, array in rows.dump().items()}
-    for slot, timers in engine.timers.items():
+    for slot, timers in engine.queries.timers.items():
         arrays[f"due.{slot}"] = timers.due_us
     customers, queries = engine.pairs_queued()
     arrays |= {"queue.customers": customers, "queue.queries": queries}
@@ -61,7 +61,7 @@ def thaw(
         rows.load(_named(arrays, f"rows.{name}"))
     engine.restore(plans, {old: new for new, old in slots.items()}, _named(arrays, "states"))
     for new, old in slots.items():
-        timers = engine.timers.get(new)
+        timers = engine.queries.timers.get(new)
         if timers is not None and f"due.{old}" in arrays:
             timers.restore(np.array(arrays[f"due.{old}"], np.int64))
     queued = zip(arrays["queue.customers"].tolist(), arrays["queue.queries"].tolist(), strict=True)

@@ -9,7 +9,17 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from services.insights.engine.cells import COUNT_WIDTH, KEY, NUMBER, Cells, find_cell, new_cells, put_numbers, with_room
+from services.insights.engine.cells import (
+    COUNT_WIDTH,
+    KEY,
+    NUMBER,
+    Cells,
+    find_cell,
+    new_cells,
+    put_numbers,
+    with_room,
+    without,
+)
 from services.kernel.rows import grown
 
 UNKNOWN, NOT, APPLIES, ERROR = 0, 1, 2, 3
@@ -87,6 +97,7 @@ class States:
     def clear(self, query: int) -> None:
         """A query is gone: nothing is known of it."""
         self.table[:, query] = 0
+        self._since = without(self._since, {query})
 
     def dump(self, customers: int) -> dict[str, NDArray[np.generic]]:
         """The states as arrays."""
