@@ -82,6 +82,12 @@ class Exports:
         """A name that sorts after those before."""
         return f"{PREFIX}{self._clock.now_us():016x}{secrets.token_hex(4)}"
 
+    async def check(self, project: str, request: ExportRequest) -> None:
+        """Raises at once what is wrong with a request."""
+        columns = await self.columns(project, request)
+        if request.segment:
+            await self._members_of(project, request.segment, columns)
+
     async def columns(self, project_name: str, request: ExportRequest) -> Columns:
         """What a request means; raises as reading does."""
         project = await self._projects.get(project_name)

@@ -43,7 +43,7 @@ class Exporter:
         self, runner: OperationRunner, project: str, request: messages.ExportProfilesRequest
     ) -> operations_pb2.Operation:
         """Starts an export; raises at once what is wrong with the request."""
-        await self._exports.columns(project, _request(request))
+        await self._exports.check(project, _request(request))
         metadata = messages.ExportMetadata(
             name=self._exports.new_name(), start_time=timestamp(self._clock.now_us()), request=request
         )

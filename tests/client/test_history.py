@@ -193,6 +193,18 @@ def test_an_export_is_downloaded_and_holds_what_is_served(client: Client, tmp_pa
     assert list(client.exports.list()) == []
 
 
+def test_a_segment_is_exported_alone(client: Client, tmp_path: Path) -> None:
+    made = client.segments.create("pros", "plan = 'pro'", attribute_key="user_id")
+    assert made.size == 1
+    exported = client.exports.create(service="shop", segment="pros", format="csv")
+    client.exports.download(exported, tmp_path / "pros.csv")
+    lines = (tmp_path / "pros.csv").read_text(encoding="utf-8").splitlines()
+    assert [row["user_id"] for row in csv.DictReader(lines)] == ["u1"]
+    client.exports.delete(exported.name)
+    with pytest.raises(NotFound):
+        client.exports.create(service="shop", segment="nobody")
+
+
 def test_the_commands_show_all_of_it(running: Proved, tmp_path: Path) -> None:
     listed = running.command("profile", "list", "--key", "user_id", "--limit", "3")
     assert listed.stdout.split() == ["u0", "u1", "u2"]
