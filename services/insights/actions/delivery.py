@@ -56,6 +56,8 @@ class ExecutorSettings:
     first_wait_us: int = 1_000_000
     longest_wait_us: int = 3_600_000_000
     batch: int = 500
+    concurrency: int = 16
+    """So many users at once; one user's actions are done in their order."""
     poll_seconds: float = 1.0
     kept_us: int = 30 * 86_400_000_000
     """What was settled is kept so long."""

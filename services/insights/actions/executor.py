@@ -1,8 +1,10 @@
 """Does what is in the outbox: in order for each user's property, again with longer waits, and never twice."""
 
 import asyncio
+import contextlib
 import logging
-from collections.abc import Callable
+from collections import defaultdict
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
@@ -41,6 +43,7 @@ class Executor:
         self._limits_of = limits_of
         self._clock = clock
         self._settings = settings
+        self._alone: dict[tuple[str, str], asyncio.Lock] = defaultdict(asyncio.Lock)
 
     async def run(self) -> None:
         """Works without end."""
@@ -60,9 +63,22 @@ class Executor:
     async def work(self) -> int:
         """Does what is due now; returns how many actions were looked at."""
         due = await self._outbox.due(self._clock.now_us(), self._settings.batch)
+        by_user: dict[tuple[str, str, str], list[Outgoing]] = defaultdict(list)
         for action in due:
-            await self._do(action)
+            by_user[action.project, action.user_key, action.user].append(action)
+        free = asyncio.Semaphore(self._settings.concurrency)
+        await asyncio.gather(*(self._do_all(actions, free) for actions in by_user.values()))
         return len(due)
+
+    async def _do_all(self, actions: Sequence[Outgoing], free: asyncio.Semaphore) -> None:
+        """One user's actions, in their order."""
+        for action in actions:
+            limits = self._limits_of(action.project, action.rule_id)
+            # What is counted by the hour is counted one by one.
+            counted = limits is not None and limits.per_hour > 0
+            alone = self._alone[action.project, action.rule_id] if counted else contextlib.nullcontext()
+            async with free, alone:
+                await self._do(action)
 
     async def _do(self, action: Outgoing) -> None:
         now_us = self._clock.now_us()

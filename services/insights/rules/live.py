@@ -247,11 +247,10 @@ class RuleProject:
 
     async def _save(self) -> None:
         standing, keys = self.standing, await self._keys()
-        arrays = {name: array.copy() for name, array in dump(standing.engine).items()}
-        arrays |= {f"ids.{name}": array.copy() for name, array in standing.deduplicator.dump().items()}
-        arrays["position"] = np.array([standing.position, standing.settings.clock == "log"], np.int64)
+        # Nothing changes meanwhile: whoever saves holds the lock, or has ended all others.
+        data = await asyncio.to_thread(_encode, standing)
         key = f"rules/{self.name}/{standing.position:020d}.npz"
-        await self._blobs.put(key, await asyncio.to_thread(_encode, arrays))
+        await self._blobs.put(key, data)
         self._saved_position, self._saved_at = standing.position, time.monotonic()
         for old in [each for each in keys if each != key][: -(KEPT - 1)]:
             await self._blobs.delete(old)
@@ -260,7 +259,9 @@ class RuleProject:
         return sorted(info.key for info in await self._blobs.list(f"rules/{self.name}/"))
 
 
-def _encode(arrays: "dict[str, np.ndarray[tuple[int, ...], np.dtype[np.generic]]]") -> bytes:
+def _encode(standing: Standing) -> bytes:
+    arrays = dump(standing.engine) | {f"ids.{name}": a for name, a in standing.deduplicator.dump().items()}
+    arrays["position"] = np.array([standing.position, standing.settings.clock == "log"], np.int64)
     out = io.BytesIO()
     np.savez_compressed(out, allow_pickle=False, **arrays)
     return out.getvalue()

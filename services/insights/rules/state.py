@@ -1,7 +1,7 @@
 """One rule's state for all users, and its decisions."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from decimal import Context
 from enum import StrEnum
 
@@ -56,16 +56,20 @@ class RuleState:
         self.asked = 0
         self._holding = holding
 
-    def count(self, user: str, event: Event, t_us: int, past: Past) -> Iterator[Action]:
+    def count(self, user: str, event: Event, t_us: int, past: Past) -> Iterable[Action]:
         """Counts an event; gives what is to be done."""
-        past = self._past(t_us, past)
         track = self.tracks.get(user)
         if track is None:
             track = self.tracks[user] = Track()
         is_last = not track.events or event[:2] > track.events[-1][:2]
         edges = track.add(event, self.stepper)
-        yield from self._edges(user, track, edges, t_us, past)
-        yield from self.show(user, track, event if is_last else None, t_us, past)
+        if not edges and self._holds(track) == track.shown:
+            return ()
+        past = self._past(t_us, past)
+        return [
+            *self._edges(user, track, edges, t_us, past),
+            *self.show(user, track, event if is_last else None, t_us, past),
+        ]
 
     def discount(self, user: str, at_us: int, event_id: str, t_us: int, past: Past) -> Iterator[Action]:
         """Takes an event out; gives what is to be done."""
@@ -112,6 +116,9 @@ class RuleState:
             return past is Past.ASKED
         return self.rule.allow_late_fire or t_us - 1 - edge.event.at_us <= self.rule.allowed_lateness_us
 
+    def _holds(self, track: Track) -> bool:
+        return track.tally.edges > 0 if self.rule.reset else track.tally.met
+
     def show(self, user: str, track: Track, cause: Event | None, t_us: int, past: Past) -> Iterator[Action]:
         """Sets or withdraws the property when what holds is not what is shown. `cause` is the event that came, when
         it came after all others.
@@ -119,7 +126,7 @@ class RuleState:
         rule = self.rule
         if rule.action.kind is not ActionKind.SET_PROPERTY:
             return
-        holds = track.tally.edges > 0 if rule.reset else track.tally.met
+        holds = self._holds(track)
         if holds == track.shown:
             return
         track.shown = holds
@@ -177,7 +184,7 @@ class RuleState:
     def result(self, user: str, t_us: int) -> RuleResult | None:
         """What the rule says of a user; None when it counted nothing."""
         track = self.tracks.get(user)
-        if track is None or not (track.events or track.base.since_us):
+        if track is None or not (track.events or track.base):
             return None
         rule, tally, end_us = self.rule, track.tally, self.compiled.end_us
         return RuleResult(

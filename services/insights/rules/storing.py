@@ -32,9 +32,10 @@ def dump(engine: RuleEngine) -> Arrays:
             fields = (i, track.done, track.shown, track.is_set, track.moves, len(track.events))
             for name, value in zip(_TRACK_COLUMNS, fields, strict=True):
                 tracks[name].append(int(value))
+            base = track.base or Tally()
             for name in _TALLY_COLUMNS:
-                tracks[name].append(int(getattr(track.base, name)))
-            sums += [str(track.base.sum), str(track.base.sum_reached)]
+                tracks[name].append(int(getattr(base, name)))
+            sums += [str(base.sum), str(base.sum_reached)]
             events += track.events
     waiting = [(at_us, id_, match) for at_us, id_, matches in engine.waiting() for match in matches]
     arrays: Arrays = {
@@ -68,7 +69,8 @@ def load(rules: Iterable[Rule], arrays: Mapping[str, NDArray[np.generic]]) -> Ru
         if state is None:
             continue
         track = Track()
-        track.base = _tally({name: columns[name][i] for name in _TALLY_COLUMNS}, sums[2 * i], sums[2 * i + 1])
+        if columns["since_us"][i] or columns["edges"][i] or columns["count"][i]:
+            track.base = _tally({name: columns[name][i] for name in _TALLY_COLUMNS}, sums[2 * i], sums[2 * i + 1])
         track.done, track.moves = columns["done"][i], columns["moves"][i]
         track.shown, track.is_set = bool(columns["shown"][i]), bool(columns["is_set"][i])
         track.restore(held, state.stepper)

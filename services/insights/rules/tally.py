@@ -106,8 +106,8 @@ class Track:
 
     def __init__(self) -> None:
         self.events: list[Event] = []
-        self.base = Tally()
-        """After the events that were let go."""
+        self.base: Tally | None = None
+        """After the events that were let go, if any were."""
         self.marks: list[Tally] = []
         """After each `MARK` events."""
         self.tally = Tally()
@@ -163,7 +163,8 @@ class Track:
     def _fold_from(self, place: int, stepper: Stepper) -> list[Edge]:
         kept = place // MARK
         del self.marks[kept:]
-        tally = (self.marks[-1] if self.marks else self.base).copy()
+        before = self.marks[-1] if self.marks else self.base
+        tally = Tally() if before is None else before.copy()
         edges = []
         for i in range(kept * MARK, len(self.events)):
             edge = stepper.step(tally, self.events[i])
