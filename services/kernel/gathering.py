@@ -48,6 +48,8 @@ class Gatherer:
             return self._one_by_one(index, codes)
         statuses, last_us = self._statuses(self._aggregations[index], codes, known, gathered.present)
         absent = statuses != STATUS_CODES[Status.PRESENT]
+        if gathered.truncated is not None:
+            statuses[gathered.truncated & ~absent] = STATUS_CODES[Status.TRUNCATED]
         values = self._array(self._aggregations[index], gathered, absent)
         covered = self._mark_uncovered(self._aggregations[index], known, statuses)
         return Column(values, statuses, last_us, covered)
@@ -87,20 +89,29 @@ class Gatherer:
         return covered
 
     def _array(self, aggregation: Aggregation, gathered: Gathered, absent: NDArray[np.bool_]) -> pa.Array:
-        values = gathered.values
-        if not gathered.are_terms:
-            return pa.array(values, mask=absent)
-        if aggregation.term_type is TermType.STRING:
+        if gathered.offsets is None:
+            return self._decoded(aggregation.term_type if gathered.are_terms else None, gathered.values, absent)
+        items = self._decoded(aggregation.term_type, gathered.values, np.zeros(len(gathered.values), np.bool_))
+        return pa.ListArray.from_arrays(pa.array(gathered.offsets), items, mask=pa.array(absent))
+
+    def _decoded(
+        self,
+        term_type: TermType | None,
+        values: NDArray[np.int64] | NDArray[np.float64],
+        absent: NDArray[np.bool_],
+    ) -> pa.Array:
+        """Numbers, or terms of a type, as an array."""
+        if term_type is TermType.STRING:
             # Only the texts that occur: the interner may hold many times as many.
             distinct, places = np.unique(np.where(absent, np.int64(0), values), return_inverse=True)
             texts = self._memory.strings.array()
-            if not len(texts):
+            if not len(texts) or not len(values):
                 return pa.nulls(len(values), pa.dictionary(pa.int32(), pa.string()))
             taken = texts.take(pa.array(distinct)).cast(pa.string())
             return pa.DictionaryArray.from_arrays(pa.array(places.astype(np.int32), mask=absent), taken)
-        if aggregation.term_type is TermType.NUMBER:
+        if term_type is TermType.NUMBER:
             return pa.array(values.view(np.float64), mask=absent)
-        if aggregation.term_type is TermType.BOOLEAN:
+        if term_type is TermType.BOOLEAN:
             return pa.array(values != 0, mask=absent)
         return pa.array(values, mask=absent)
 

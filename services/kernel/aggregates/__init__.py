@@ -10,6 +10,7 @@ from services.kernel.aggregates.categories import (
     count_distinct,
     least_frequent,
     many_distinct_counts,
+    many_unique_lists,
     most_frequent,
     unique_list,
 )
@@ -60,6 +61,7 @@ MANY_READERS: dict[Function, Callable[[Aggregation, States], ManyReader]] = {
     Function.FIRST: many_firsts,
     Function.LAST: many_lasts,
     Function.LATEST: many_latest,
+    Function.UNIQUE_LIST: many_unique_lists,
     Function.COUNT_DISTINCT: many_distinct_counts,
     Function.APPROX_COUNT_DISTINCT: many_distinct_counts,
     Function.TIME_SINCE_FIRST: many_times_since_first,

@@ -35,6 +35,10 @@ class Gathered(NamedTuple):
     present: NDArray[np.bool_]
     are_terms: bool = False
     """Whether the values are terms as `services.kernel.terms` stores them."""
+    offsets: NDArray[np.int32] | None = None
+    """Of lists: where each key's begins among the values; one more than there are keys."""
+    truncated: NDArray[np.bool_] | None = None
+    """Where a list was cut to its limit."""
 
 
 ManyReader = Callable[[NDArray[np.int32]], Gathered | None]

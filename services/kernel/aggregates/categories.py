@@ -26,6 +26,19 @@ def unique_list(aggregation: Aggregation, states: States) -> Reader:
     return read
 
 
+def many_unique_lists(aggregation: Aggregation, states: States) -> ManyReader:
+    """unique_list for many keys."""
+    state, limit = _counts(aggregation, states), aggregation.limit
+
+    def read(keys: NDArray[np.int32]) -> Gathered:
+        terms, offsets = state.many_seen(keys, limit)
+        distinct = state.distinct[keys]
+        truncated = distinct > limit if limit else None
+        return Gathered(terms, distinct > 0, are_terms=True, offsets=offsets, truncated=truncated)
+
+    return read
+
+
 def count_distinct(aggregation: Aggregation, states: States) -> Reader:
     """How many different terms."""
     state = _counts(aggregation, states)

@@ -167,6 +167,19 @@ class PairCounts(WindowedState):
         seen = _seen(self.pairs.table, self.pairs.heads, self.counts, self.memory.store.columns, key)
         return cast("list[int]", seen.tolist())
 
+    def many_seen(self, keys: NDArray[np.int32], limit: int) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
+        """The terms in the window of many keys, each key's in the order of their last sighting, and where they begin.
+
+        Of each key at most `limit`, those seen last; 0 is all.
+        """
+        found = np.minimum(self.distinct[keys], limit) if limit else self.distinct[keys]
+        offsets = np.concatenate([np.zeros(1, np.int32), np.cumsum(found, dtype=np.int32)])
+        terms = np.empty(int(offsets[-1]), np.int64)
+        room = np.empty(int(self.distinct[keys].max(initial=0)), np.int32)
+        columns, pairs = self.memory.store.columns, self.pairs
+        _many_seen(pairs.table, pairs.heads, self.counts, columns, keys, offsets, room, terms)
+        return terms, offsets
+
     def _few_seen(self, key: int) -> list[int] | None:
         """The same for a key of few pairs, where the cost of a compiled call would be most of it; else None."""
         table, times = self.pairs.table, self.memory.store.columns.times
@@ -401,3 +414,33 @@ def _seen(
             j -= 1
         pairs[j] = moving
     return pairs
+
+
+@compiled
+def _many_seen(
+    table: Table,
+    heads: NDArray[np.int32],
+    counts: NDArray[np.int32],
+    columns: Rows,
+    keys: NDArray[np.int32],
+    offsets: NDArray[np.int32],
+    room: NDArray[np.int32],
+    terms: NDArray[np.int64],
+) -> None:
+    for k in range(len(keys)):
+        count = 0
+        pair = heads[keys[k]]
+        while pair >= 0:
+            if counts[pair] > 0:
+                # Lists are short, and come nearly in order: the newest pair is the head.
+                place = count
+                while place > 0 and precedes(columns, table.last[room[place - 1]], table.last[pair]):
+                    room[place] = room[place - 1]
+                    place -= 1
+                room[place] = pair
+                count += 1
+            pair = table.after[pair]
+        # The room holds the newest first.
+        length = offsets[k + 1] - offsets[k]
+        for i in range(length):
+            terms[offsets[k] + i] = table.terms[room[length - 1 - i]]
