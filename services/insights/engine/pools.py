@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from services.kernel.interning import Interner
+from services.kernel.interning import FORGOTTEN, Interner
 
 ArrayValue = tuple[str, ...] | tuple[float, ...] | tuple[bool, ...]
 Bools = NDArray[np.bool_]
@@ -35,6 +35,22 @@ class ArrayPool:
             self.values.append(value)
         return code
 
+    def forget(self, codes: Iterable[int]) -> None:
+        """Takes the arrays of codes away: the codes stay."""
+        for code in codes:
+            value = self.values[code]
+            self._codes.pop((_kind(value), value), None)
+            self.values[code] = (f"{FORGOTTEN}{code:x}",)
+            self._codes[_kind(self.values[code]), self.values[code]] = code
+
+
+def _unused(count: int, wanted: set[int], columns: Iterable[NDArray[np.int64]]) -> Bools:
+    unused: Bools = np.ones(count, np.bool_)
+    unused[list(wanted)] = False
+    for cells in columns:
+        unused[cells] = False
+    return unused
+
 
 def _kind(value: ArrayValue) -> type | None:
     # True == 1.0 in Python: arrays of booleans and of numbers are kept apart.
@@ -47,11 +63,33 @@ class Pools:
     def __init__(self) -> None:
         self.texts = Interner()
         self.arrays = ArrayPool()
+        self._wanted_texts: set[int] = set()
+        self._wanted_arrays: set[int] = {0}
         self.code("")
 
     def code(self, text: str) -> int:
-        """The code of a text, given now if it is new."""
-        return int(self.texts.codes(pa.array([text], pa.string()))[0])
+        """The code of a text that a query names, given now if it is new: it stays whatever rows hold."""
+        code = int(self.texts.codes(pa.array([text], pa.string()))[0])
+        self._wanted_texts.add(code)
+        return code
+
+    def array_code(self, value: ArrayValue) -> int:
+        """The code of an array that a query names, given now if it is new: it stays whatever rows hold."""
+        code = self.arrays.code(value)
+        self._wanted_arrays.add(code)
+        return code
+
+    def forget_unused(self, texts: Iterable[NDArray[np.int64]], arrays: Iterable[NDArray[np.int64]]) -> None:
+        """Takes away the texts and arrays that neither a query names nor a cell of these columns holds.
+
+        Their codes stay, and mean nothing any more.
+        """
+        unused = _unused(len(self.texts), self._wanted_texts, texts)
+        # Those forgotten before are placeholders already.
+        fillers = [code for code in np.flatnonzero(unused).tolist() if self.texts.text(code).startswith(FORGOTTEN)]
+        unused[fillers] = False
+        self.texts.forget(unused)
+        self.arrays.forget(np.flatnonzero(_unused(len(self.arrays), self._wanted_arrays, arrays)).tolist())
 
 
 class Lookup:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from services.insights.engine.cells import DIGITS, FIRST_DIGIT, LOWEST, NUMBER, ROUNDED, WIDE, Cells, find_cell
 from services.kernel.aggregates.summing import add_double, round_digits, split_double
-from services.kernel.jit import compiled
+from services.kernel.jit import compiled, inlined
 
 
 class Op(IntEnum):
@@ -114,7 +114,7 @@ def decide(
             verdicts[i] = _run(programs, start, stop, counts, sums, customers[i], scratch, rounding)
 
 
-@compiled
+@inlined
 def _run(
     programs: Programs,
     start: int,
@@ -191,7 +191,7 @@ def _run(
     return TRUE if stack[0] == 1.0 else FALSE
 
 
-@compiled
+@inlined
 def _binary(op: int, x: float, y: float) -> float:
     if op <= 6:
         if op == 3:

@@ -173,7 +173,7 @@ class Vectors:
             return lambda view: view.ints(place)
         assert isinstance(node, Constant), f"a value of rows, not {type(node).__name__}"
         code = np.int64(
-            self._pools.arrays.code(node.value) if isinstance(node.value, tuple) else self._pools.code(str(node.value))
+            self._pools.array_code(node.value) if isinstance(node.value, tuple) else self._pools.code(str(node.value))
         )
         return lambda view: np.full(len(view), code)
 
