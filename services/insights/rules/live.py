@@ -93,6 +93,10 @@ class RuleProject:
         self._changing = asyncio.Lock()
         self._saved_position, self._saved_at = 0, time.monotonic()
         self._kept_position = 0
+        self._holds_erased = False
+        """Whether snapshots may hold somebody who was erased."""
+        self._replaced = 0
+        """How many snapshots the last one took the place of."""
         self._advanced = asyncio.Condition()
 
     @property
@@ -147,7 +151,8 @@ class RuleProject:
         await self._keep(erased)
         if self.position >= part.head_position:
             self.ready.set()
-        due = time.monotonic() - self._saved_at >= _SNAPSHOT_SECONDS
+        self._holds_erased |= bool(erased)
+        due = self._holds_erased or time.monotonic() - self._saved_at >= _SNAPSHOT_SECONDS
         if self.ready.is_set() and (due or self.position - self._saved_position >= _SNAPSHOT_EVENTS):
             await self._save()
 
@@ -223,7 +228,29 @@ class RuleProject:
                 await self._save()
             self._rules.pop(rule_id, None)
 
+    async def forget(self, user_key: str, user: str, position: int, seconds: float) -> int:
+        """Forgets an erased user once a position is applied; returns how many actions went. Raises Unavailable."""
+        if not await self.wait_for(position, seconds):
+            raise Unavailable("the rules have not applied the erasure yet: try again", reason="NOT_READY")
+        async with self._changing:
+            await self._keep()
+            return await self._outbox.forget(self.name, user_key, user)
+
     # Snapshots.
+
+    async def renew_snapshots(self) -> int:
+        """Writes the state as it is now in place of all that was written before; returns how many were deleted."""
+        async with self._changing:
+            await self._save(1)
+        return self._replaced
+
+    @staticmethod
+    async def clear(project: str, blobs: BlobStore) -> int:
+        """Deletes the snapshots of a project that has no rules; returns how many there were."""
+        found = await blobs.list(f"rules/{project}/")
+        for info in found:
+            await blobs.delete(info.key)
+        return len(found)
 
     async def _recover(self) -> None:
         self.standing = Standing(RuleEngine(self._rules.values()))
@@ -245,15 +272,18 @@ class RuleProject:
             break
         await self._keep()
 
-    async def _save(self) -> None:
+    async def _save(self, kept: int = KEPT) -> None:
         standing, keys = self.standing, await self._keys()
         # Nothing changes meanwhile: whoever saves holds the lock, or has ended all others.
         data = await asyncio.to_thread(_encode, standing)
         key = f"rules/{self.name}/{standing.position:020d}.npz"
         await self._blobs.put(key, data)
         self._saved_position, self._saved_at = standing.position, time.monotonic()
-        for old in [each for each in keys if each != key][: -(KEPT - 1)]:
+        others = [each for each in keys if each != key]
+        replaced = others[: len(others) - (kept - 1)]
+        for old in replaced:
             await self._blobs.delete(old)
+        self._replaced = len(replaced)
 
     async def _keys(self) -> list[str]:
         return sorted(info.key for info in await self._blobs.list(f"rules/{self.name}/"))

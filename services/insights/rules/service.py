@@ -189,6 +189,19 @@ class Rules:
             await self.outbox.cancel(project_name, rule_id, self._clock.now_us())
             self._known[project_name].pop(rule_id, None)
 
+    async def forget(
+        self, project_name: str, user_key: str, user: str, position: int, seconds: float
+    ) -> tuple[int, int]:
+        """Leaves nothing of an erased user, once a position is applied; returns how many actions and snapshots went.
+
+        Raises Unavailable when the position was not applied in time.
+        """
+        actions = await self.outbox.forget(project_name, user_key, user)
+        if project_name not in self._projects and not await self.store.rules(project_name):
+            return actions, await RuleProject.clear(project_name, self._blobs)
+        project = await self.project(project_name)
+        return actions + await project.forget(user_key, user, position, seconds), await project.renew_snapshots()
+
     async def _put(self, project: RuleProject, stored: Sequence[StoredRule], progress: Progress) -> None:
         self._known[project.name] |= {each.rule.rule_id: each for each in stored}
         active = [each.rule for each in stored if each.is_active]

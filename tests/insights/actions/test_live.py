@@ -1,15 +1,19 @@
 """Rules at work: filled, changed, deleted, recovered; actions in the outbox, each once."""
 
+import io
 from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from services.insights.actions.outbox import ActionState
 from services.insights.rules.definitions import ActionKind, Condition, Limits, Operator, QuietHours, Rule, RuleAction
 from services.insights.rules.live import RuleProject
+from services.kernel import erasing
 from services.kernel.building import EventRow
+from services.kernel.columns import RESERVED_VENDOR
 from services.runtime.blobs import MemoryBlobStore
 from services.runtime.errors import Aborted, AlreadyExists, InvalidArgument, NotFound
 from tests.features.memory_log import NOW_US, MemoryLog, purchase
@@ -197,3 +201,21 @@ async def test_a_forgotten_users_actions_are_gone(tmp_path: Path) -> None:
         await at.append(buy(1), buy(2))
         assert await at.outbox.forget(PROJECT, "user_id", "u") == 1
         assert await at.work() == []
+
+
+async def test_an_erased_user_is_in_no_state_outbox_or_snapshot(tmp_path: Path) -> None:
+    log, blobs = MemoryLog(), MemoryBlobStore()
+    async with scene(tmp_path, log, blobs) as at:
+        await at.rules.create(PROJECT, [FIRES, TWICE])
+        await at.append(buy(1, "secret"), buy(2, "secret"), buy(3, "other"))
+        subject = erasing.subject_hash(PROJECT, "user_id", "secret")
+        data = {"attribute_key": "user_id", "subject": subject}
+        at_us = NOW_US + 5 * SECOND_US
+        mark = EventRow("m", erasing.MARKER_NAME, at_us, at_us, {}, RESERVED_VENDOR, erasing.VERSION, data=data)
+        await at.append(mark, buy(6, "other"))
+        assert {user for _, user, _ in await at.work()} == {"other"}
+        project = await at.rules.project(PROJECT)
+        assert project.serving().results("secret") == []
+    for info in await blobs.list("rules/"):
+        with np.load(io.BytesIO(await blobs.get(info.key))) as file:
+            assert all(b"secret" not in file[name].tobytes() for name in file.files)
