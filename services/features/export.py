@@ -158,7 +158,7 @@ async def gather(
 
 
 def _copy(manifest: dict[str, Any], arrays: dict[str, NDArray[np.generic]]) -> Fold:
-    return snapshots.decode(snapshots.encode(manifest, arrays))
+    return snapshots.thaw(manifest, arrays)
 
 
 def _place(fold: Fold, exported: Exported) -> Place | Status:

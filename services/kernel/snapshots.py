@@ -82,7 +82,7 @@ def decode(data: bytes) -> Fold:
     # The bytes are those that were written; what fails from here on was written by another version of the kernel.
     try:
         manifest = json.loads(body[16 : 16 + length])
-        return _thaw(manifest, _arrays(manifest["arrays"], memoryview(body)[16 + length :]))
+        return thaw(manifest, _arrays(manifest["arrays"], memoryview(body)[16 + length :]))
     except (KeyError, TypeError, ValueError, AssertionError, pa.ArrowException) as error:
         raise SnapshotCorrupt("written by another version of the kernel") from error
 
@@ -97,7 +97,9 @@ def _arrays(places: list[list[Any]], data: memoryview) -> Arrays:
     return arrays
 
 
-def _thaw(manifest: dict[str, Any], arrays: Arrays) -> Fold:
+def thaw(manifest: dict[str, Any], arrays: Arrays) -> Fold:
+    """A fold from what `freeze` gave: read back, or as a copy that stands still while the first one goes on."""
+
     def named(prefix: str) -> Arrays:
         return {name[len(prefix) + 1 :]: a for name, a in arrays.items() if name.startswith(f"{prefix}.")}
 
