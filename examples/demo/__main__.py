@@ -5,7 +5,7 @@ import os
 import sys
 import tempfile
 import time
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 
 from rich.console import Console
@@ -15,6 +15,7 @@ from examples.demo.attributes import SERVICE, define
 from examples.demo.cdnow import Purchase
 from examples.demo.check import DifferenceError, compare, read_all, same
 from examples.demo.figures import measure
+from examples.demo.living import LATER, Living
 from examples.demo.screen import Screen
 from inkling import AsyncClient, InklingError, RetryPolicy
 from inkling.cli.suite import SERVICES, Suite, SuiteError
@@ -43,7 +44,15 @@ class Demo:
         await self.load()
         await self.read_live()
         await self.check()
-        await self.let_time_pass()
+        async with Living.opened(self.screen, self.client, self.customers) as living:
+            await living.check()
+            await living.explain()
+            await living.show()
+            before, told = living.now, living.follower.told.copy()
+            await self.let_time_pass()
+            await living.let_time_pass(before, told)
+            await living.buy_and_return()
+            self.position = max(self.position, living.position)
         await self.kill()
         await self.figures()
 
@@ -118,8 +127,7 @@ class Demo:
     async def let_time_pass(self) -> None:
         """One more purchase, months later, moves the log's clock: everybody's windows move with it."""
         self.screen.step("Let time pass: one purchase in September moves the clock")
-        late = datetime(1998, 9, 15, tzinfo=UTC)
-        purchase = Purchase(99_999, self.purchases[-1].customer, late, 1, 9.99)
+        purchase = Purchase(99_999, self.purchases[-1].customer, LATER, 1, 9.99)
         result = await self.client.events.ingest([purchase.to_event(), purchase.to_event()])
         self.position = max(self.position, result.position)
         self.customers[purchase.customer].append(purchase)
@@ -170,16 +178,16 @@ async def run(screen: Screen, data_dir: Path) -> None:
     keys = await make_keys(data_dir)
     # Its own environment: whatever the caller has set for a suite of theirs is not meant for this one.
     environ = {name: value for name, value in os.environ.items() if not name.startswith("INKLING_")}
-    ports = dict.fromkeys(("ingest", "features"), 0)
-    services = [spec for spec in SERVICES if spec.name in ports]
-    async with Suite(data_dir, environ=environ, ports=ports, services=services) as suite:
+    ports = {spec.name: 0 for spec in SERVICES}
+    async with Suite(data_dir, environ=environ, ports=ports) as suite:
         await suite.start()
-        for name in ("ingest", "features"):
+        for name in suite.names:
             screen.note(f"{name:<9} {suite.address(name)}  pid {suite.pid(name)}")
         async with AsyncClient(
             api_key=keys["default"],
             ingest=suite.address("ingest"),
             features=suite.address("features"),
+            insights=suite.address("insights"),
             retry=RetryPolicy(attempts=20),
             timeout=timedelta(seconds=60),
         ) as client:

@@ -5,7 +5,7 @@ it is read, without importing the package.
 """
 
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from importlib import metadata
 from pathlib import Path
@@ -50,6 +50,10 @@ class Purchase:
             keys={KEY: self.customer},
             properties={"discs": self.discs, "dollars": self.dollars},
         )
+
+    def taken_back(self) -> CustomerEvent:
+        """The event that says that it was returned: as if it had never been."""
+        return replace(self.to_event(), revision=1, deleted=True)
 
 
 def find_file() -> Path:

@@ -2,9 +2,11 @@
 
 import subprocess
 import sys
+from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -12,7 +14,10 @@ from examples.demo import cdnow
 from examples.demo.attributes import compute, define
 from examples.demo.cdnow import Purchase
 from examples.demo.check import DifferenceError, compare, same
+from examples.demo.insights import lapsed, sleeping, spree, vip, who
+from examples.demo.living import Follower
 from inkling.client import Profile, Reading, Status
+from inkling.client.insights import InsightChange
 
 ROOT = Path(__file__).resolve().parents[2]
 START = datetime(1997, 1, 1, tzinfo=UTC)
@@ -44,6 +49,50 @@ def test_the_direct_computation_knows_its_windows() -> None:
     assert set(values) == {attribute.name for attribute in define()[0].attributes}
 
 
+def test_what_should_hold_is_known_to_the_microsecond() -> None:
+    now = datetime(1998, 6, 30, tzinfo=UTC)
+
+    def at(instant: datetime, dollars: float, line: int = 2) -> Purchase:
+        return Purchase(line, "1", instant, 1, dollars)
+
+    edge = now - timedelta(days=90)
+    # INFER's windows begin after the instant so long ago, those of attributes with it.
+    assert lapsed([at(edge, 500.01)], now)
+    assert not lapsed([at(edge + timedelta(microseconds=1), 500.01)], now)
+    assert not lapsed([at(edge, 500.0)], now)
+    assert sleeping([at(edge, 1_000.0)], now)
+    assert not sleeping([at(edge + timedelta(microseconds=1), 1_000.0)], now)
+    tenths = [at(edge, 0.1, line) for line in range(10_000)]
+    assert vip(tenths, now)
+    assert not vip(tenths[1:], now)
+    old, new = at(datetime(1997, 7, 1, tzinfo=UTC), 90.0), at(datetime(1998, 6, 1, tzinfo=UTC), 10.0)
+    assert not spree([old, new], now)
+    assert spree([old, new, at(now, 0.01)], now)
+    assert who({"1": [new], "2": [old]}, spree, now) == {"1"}
+
+
+async def test_a_follower_refuses_to_be_told_twice() -> None:
+    told = [change("applied"), change("withdrawn"), change("withdrawn")]
+
+    async def watch(insights: object, *, send_initial: bool) -> AsyncIterator[InsightChange]:
+        for each in told:
+            yield each
+
+    follower = Follower()
+    with pytest.raises(DifferenceError, match="told twice to be withdrawn for 1"):
+        await follower.follow(SimpleNamespace(insights=SimpleNamespace(watch=watch)))  # type: ignore[arg-type]
+    assert follower.told == {("spree", "applied"): 1, ("spree", "withdrawn"): 1}
+
+
+def change(kind: str) -> InsightChange:
+    return InsightChange("insights/spree", "1", kind, START, 1, 1, "token")
+
+
+def test_a_returned_purchase_is_a_correction_of_the_same_event() -> None:
+    event = purchase(2, 0, 10.0).taken_back()
+    assert (event.event_id, event.revision, event.deleted) == ("cdnow-00002", 1, True)
+
+
 async def test_one_wrong_bit_fails_the_comparison() -> None:
     bought = {"1": [purchase(2, 0, 10.1)]}
     instant = START + timedelta(days=1)
@@ -72,3 +121,6 @@ def test_the_whole_demo_holds() -> None:
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.count("values of 23,570 customers are equal, to the last bit") == 2
+    assert done.stdout.count("each equal to plain Python, for 23,570 customers") == 3
+    for told in ("spree: 0 applied, 1,315 withdrawn", "trk_purchase is in the log", "is not marked vip any more"):
+        assert told in done.stdout
