@@ -10,7 +10,7 @@ from datetime import datetime
 
 from inkling.errors import EventRejected
 from inkling.ingest.v1 import error_reason_pb2, event_pb2, ingest_service_pb2
-from inkling.values import PropertyValue, encode_all, timestamp
+from inkling.values import PropertyValue, encode_all, instant, timestamp
 
 
 def new_event_id() -> str:
@@ -102,16 +102,42 @@ class Rejection:
 
 
 @dataclass(frozen=True, slots=True)
+class ChangedInsight:
+    """An insight began or ceased to apply to a customer."""
+
+    attribute_key: str
+    customer: str
+    insight: str
+    """insights/{insight}"""
+    identifier: str
+    """The name that the query gives it."""
+    version: int
+    state: str
+    """APPLIES, NOT or ERROR."""
+    since: datetime
+    position: int
+
+
+@dataclass(frozen=True, slots=True)
 class IngestResult:
     """What became of some events: how many were accepted (repeated ids among them), and who was refused."""
 
     position: int = 0
     accepted: int = 0
     rejected: tuple[Rejection, ...] = ()
+    insights_evaluated: bool | None = None
+    """Whether insights were evaluated with all these events in time; None when nobody asked."""
+    changed_insights: tuple[ChangedInsight, ...] = ()
+    """What insights changed for the customers of these events, in order."""
 
     def __add__(self, other: "IngestResult") -> "IngestResult":
+        asked = [each.insights_evaluated for each in (self, other) if each.insights_evaluated is not None]
         return IngestResult(
-            max(self.position, other.position), self.accepted + other.accepted, self.rejected + other.rejected
+            max(self.position, other.position),
+            self.accepted + other.accepted,
+            self.rejected + other.rejected,
+            all(asked) if asked else None,
+            self.changed_insights + other.changed_insights,
         )
 
 
@@ -123,8 +149,12 @@ class BatchResult:
     result: IngestResult
 
 
-def read_result(response: ingest_service_pb2.IngestResponse, events: Sequence[event_pb2.Event]) -> IngestResult:
-    """The answer to a batch; `events` are those that were sent, for the ids of the refused ones."""
+def read_result(
+    response: ingest_service_pb2.IngestResponse, events: Sequence[event_pb2.Event], *, waited: bool = False
+) -> IngestResult:
+    """The answer to a batch; `events` are those that were sent, for the ids of the refused ones. `waited`: for
+    insights.
+    """
     return IngestResult(
         position=response.position,
         accepted=response.accepted_count,
@@ -137,5 +167,19 @@ def read_result(response: ingest_service_pb2.IngestResponse, events: Sequence[ev
                 dead_letter=each.dead_letter,
             )
             for each in response.rejected
+        ),
+        insights_evaluated=response.insights_evaluated if waited else None,
+        changed_insights=tuple(
+            ChangedInsight(
+                each.attribute_key,
+                each.customer,
+                each.insight,
+                each.identifier,
+                each.version,
+                ingest_service_pb2.ChangedInsight.State.Name(each.state).removeprefix("STATE_"),
+                instant(each.since_time),
+                each.position,
+            )
+            for each in response.changed_insights
         ),
     )

@@ -46,11 +46,11 @@ class ServiceSpec:
 
 
 SERVICES = (
-    ServiceSpec("ingest", PORTS["ingest"], "services.ingest"),
+    ServiceSpec("ingest", PORTS["ingest"], "services.ingest", needs=("insights",)),
     ServiceSpec("features", PORTS["features"], "services.features", needs=("ingest", "insights")),
     ServiceSpec("insights", PORTS["insights"], "services.insights", needs=("ingest", "features")),
 )
-"""The services, each after those that it needs to start; features asks insights only later, if they run."""
+"""The services, each after those that it needs to start; ingest and features ask insights only later, if they run."""
 
 LineSink = Callable[[str, str], None]
 """Takes a service's name and one line of its output."""

@@ -13,6 +13,7 @@ from inkling.client.transport import Transport
 from inkling.events import BatchResult, CustomerEvent, IngestResult, read_result
 from inkling.ingest.v1 import event_pb2, ingest_service_pb2
 from inkling.ingest.v1.ingest_service_pb2_grpc import IngestServiceStub
+from inkling.values import duration
 
 if TYPE_CHECKING:
     from inkling.ingest.v1.ingest_service_pb2_grpc import IngestServiceAsyncStub
@@ -39,16 +40,26 @@ class AsyncEvents:
         """Waits until everything sent so far is durable or refused; tells what became of it since the last flush."""
         return IngestResult() if self._batcher is None else await self._batcher.flush()
 
-    async def ingest(self, events: Sequence[CustomerEvent], *, timeout: timedelta | None = None) -> IngestResult:
+    async def ingest(
+        self,
+        events: Sequence[CustomerEvent],
+        *,
+        wait_for_insights: timedelta | None = None,
+        timeout: timedelta | None = None,
+    ) -> IngestResult:
         """Appends events and waits until they are durable; more than 10,000 or 8 MiB go in several calls.
 
-        Refused events are in the result; the others are not held up by them.
+        Refused events are in the result; the others are not held up by them. With `wait_for_insights` (up to 10
+        seconds) each call waits until insights were evaluated too, and the result has what changed for the events'
+        customers. The events are accepted whatever insights do.
         """
         result = IngestResult()
         for start in range(0, len(events), 10_000):
             for request in cut([event.to_message() for event in events[start : start + 10_000]]):
+                if wait_for_insights is not None:
+                    request.wait_for_insights.CopyFrom(duration(wait_for_insights))
                 response = await self._transport.call(self._stub.Ingest, request, timeout=timeout)
-                result += read_result(response, request.events)
+                result += read_result(response, request.events, waited=wait_for_insights is not None)
         return result
 
     async def stream(

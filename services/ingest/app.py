@@ -42,6 +42,7 @@ from services.ingest.collections import Collections
 from services.ingest.dead_letters import DeadLetters
 from services.ingest.decode import Decoder
 from services.ingest.erasure import Eraser
+from services.ingest.insights_client import InsightChanges
 from services.ingest.log import EventLog, open_log
 from services.ingest.metrics import IngestMetrics
 from services.ingest.projects import Projects
@@ -59,6 +60,7 @@ from services.ingest.subscriptions import Subscriptions
 from services.ingest.warming import warm
 from services.runtime import erasures, operations
 from services.runtime.blobs import FolderBlobStore
+from services.runtime.channels import open_channel
 from services.runtime.clocks import Clock, SystemClock
 from services.runtime.database import Database
 from services.runtime.erasures import ErasureStore
@@ -126,8 +128,12 @@ async def open_app(settings: IngestSettings, clock: Clock) -> AsyncIterator[App]
         )
         tokens = PageTokens.open(settings.paging_secret, settings.data_dir)
         subscriptions = Subscriptions(log, projects, executor, settings.idle_seconds)
+        insights: InsightChanges | None = None
+        if settings.insights_target:
+            target, key, ca_file = settings.insights_target, settings.service_key, settings.insights_ca_file
+            insights = InsightChanges(await stack.enter_async_context(open_channel(target, key=key, ca_file=ca_file)))
         ingest = IngestServicer(
-            appender, collections, dead_letters, subscriptions, metrics, executor, settings.stream_window
+            appender, collections, dead_letters, subscriptions, metrics, executor, settings.stream_window, insights
         )
         service = _service(
             ingest,

@@ -14,12 +14,13 @@ import logging
 from collections import defaultdict, deque
 from collections.abc import Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 
 import numpy as np
 
 from services.ingest.admission import TimeRules, judge, refuse_reserved
+from services.ingest.asked import Asked, asked_of
 from services.ingest.collections import Collections, Declaration
 from services.ingest.conformity import refuse_misfits
 from services.ingest.dead_letters import DeadLetters, Refused
@@ -59,6 +60,10 @@ class Outcome:
     """Of its last accepted event; 0 when none was."""
     accepted: int
     refused: tuple[Refused, ...] = ()
+    first_position: int = 0
+    """Of its first accepted event, when it asks for insights."""
+    asked: Asked | None = None
+    """What it asks of insights, if anything."""
 
 
 @dataclass(eq=False, slots=True)
@@ -76,6 +81,7 @@ class _Answer:
     last: int
     refused: tuple[Refused, ...] = ()
     error: InklingError | None = None
+    asked: Asked | None = None
 
 
 class Appender:
@@ -229,16 +235,22 @@ class Appender:
 
     def _answer(self, group: list[_Call], prepared: "Prepared", positions: list[int]) -> None:
         starts = np.cumsum([0, *(batch.count for batch in prepared.batches)])
+
+        def position_of(place: int) -> int:
+            batch = int(np.searchsorted(starts, place, side="right")) - 1
+            return positions[batch] + place - int(starts[batch]) + 1
+
         for call, answer in zip(group, prepared.answers, strict=True):
             if answer.error is not None:
                 _fail(call, answer.error)
                 continue
-            position = 0
-            if answer.last >= 0:
-                batch = int(np.searchsorted(starts, answer.last, side="right")) - 1
-                position = positions[batch] + answer.last - int(starts[batch]) + 1
+            position = position_of(answer.last) if answer.last >= 0 else 0
+            outcome = Outcome(position, answer.accepted, answer.refused)
+            if answer.asked is not None and position:
+                first = position_of(answer.last - answer.accepted + 1)
+                outcome = replace(outcome, first_position=first, asked=answer.asked)
             if not call.done.done():
-                call.done.set_result(Outcome(position, answer.accepted, answer.refused))
+                call.done.set_result(outcome)
 
     async def close(self) -> None:
         """Waits for the groups on their way."""
@@ -300,7 +312,12 @@ def prepare(
                 for row in (np.flatnonzero(~kept[rows]) + rows.start).tolist()
             )
         answers.append(_Answer(accepted, end - 1 if accepted else -1, refused))
-    return Prepared(pivot(scanned, kept, received_us, schemas), answers, received_us)
+    batches = pivot(scanned, kept, received_us, schemas)
+    for segment, wait_us in scanned.waits_us.items():
+        answer = answers[segment]
+        asked = asked_of(wait_us, batches, answer.last - answer.accepted + 1, answer.accepted)
+        answers[segment] = replace(answer, asked=asked)
+    return Prepared(batches, answers, received_us)
 
 
 def _fail(call: _Call, error: InklingError) -> None:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
+from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import DecodeError, Message
 from numpy.typing import NDArray
 
@@ -49,6 +50,8 @@ class Scanned:
     """Events whose bytes are not a message."""
     originals: dict[int, bytes] = field(default_factory=dict)
     """The bytes of rows that had to be judged, as they were sent."""
+    waits_us: dict[int, int] = field(default_factory=dict)
+    """How long requests ask to wait for insights, by request; most do not."""
 
     @property
     def events(self) -> Table:
@@ -118,7 +121,10 @@ class Decoder:
     def scan(self, parts: Sequence[Part]) -> Scanned:
         """Scans requests together; a malformed one leaves the others as they are."""
         scanned = self._scan(parts)
-        strange = np.flatnonzero(scanned.tables.segments[:, Segment.STRANGE]).tolist()
+        is_strange = scanned.tables.segments[:, Segment.STRANGE] != 0
+        waits = _waits(scanned)
+        is_strange[[segment for segment, wait_us in waits.items() if wait_us is None]] = True
+        strange = np.flatnonzero(is_strange).tolist()
         malformed: frozenset[int] = frozenset()
         if strange:
             judged = {segment: _canonical(parts[segment].data, parts[segment].message) for segment in strange}
@@ -128,15 +134,17 @@ class Decoder:
                 for segment, part in enumerate(parts)
             ]
             scanned = self._scan(parts)
+            waits = _waits(scanned)
+        waits_us = {segment: wait_us for segment, wait_us in waits.items() if wait_us is not None}
         rows = np.flatnonzero(scanned.events[:, Row.STRANGE]).tolist()
         if not rows:
-            return Scanned(scanned.data, scanned.tables, malformed, scanned.malformed_rows)
+            return Scanned(scanned.data, scanned.tables, malformed, scanned.malformed_rows, waits_us=waits_us)
         originals = {row: scanned.event_bytes(row) for row in rows}
         canonicals = {row: _canonical(original, Event) for row, original in originals.items()}
         again = self._scan(_with_replaced(scanned, parts, canonicals))
         is_malformed = again.events[:, Row.STRANGE] != 0
         is_malformed[[row for row in rows if canonicals[row] is None]] = True
-        return Scanned(again.data, again.tables, malformed, is_malformed, originals)
+        return Scanned(again.data, again.tables, malformed, is_malformed, originals, waits_us)
 
     def _scan(self, parts: Sequence[Part]) -> Scanned:
         raw = parts[0].data if len(parts) == 1 else b"".join(part.data for part in parts)
@@ -153,6 +161,21 @@ class Decoder:
                 return Scanned(data, tables, frozenset(), np.zeros(int(tables.counts[Count.EVENTS]), np.bool_))
             used = dict(zip(("events", "cells", "items", "symbols", "types"), tables.counts.tolist(), strict=True))
             room = {name: size * 4 if used[name] == size else size for name, size in room.items()}
+
+
+def _waits(scanned: Scanned) -> dict[int, int | None]:
+    """How long requests ask to wait, in microseconds, by request; None where the bytes are no duration."""
+    segments = scanned.tables.segments
+    waits: dict[int, int | None] = {}
+    for segment in np.flatnonzero(segments[:, Segment.WAIT_OFFSET]).tolist():
+        start, size = segments[segment, [Segment.WAIT_OFFSET, Segment.WAIT_SIZE]].tolist()
+        try:
+            wait = Duration.FromString(scanned.data[start : start + size].tobytes())
+        except DecodeError:
+            waits[segment] = None
+        else:
+            waits[segment] = wait.seconds * 1_000_000 + wait.nanos // 1_000
+    return waits
 
 
 def _canonical(data: bytes, message: type[Message]) -> bytes | None:

@@ -15,10 +15,14 @@ from services.ingest.compiled.faults import Refusal
 from services.ingest.csv_columns import CsvOptions
 from services.ingest.csv_import import Progress
 from services.ingest.dead_letters import DeadLetter
+from services.ingest.insights_client import ChangedInsight
 from services.ingest.projects import DEFAULT_HORIZON_US, DEFAULT_LEAD_US, ProjectClock, ProjectSettings
 from services.ingest.subscriptions import LogPart
 from services.runtime.errors import InvalidArgument, NotFound, Violation
 
+_INSIGHT_STATES = {
+    name.removeprefix("STATE_"): number for name, number in ingest_service_pb2.ChangedInsight.State.items()
+}
 _MAX_ERRORS = 100
 _MAX_DURATION_S = 292_000 * 365 * 86_400
 
@@ -59,6 +63,21 @@ def outcome_message(outcome: Outcome) -> ingest_service_pb2.IngestResponse:
         accepted_count=outcome.accepted,
         rejected=[rejected_message(each.index, each.letter_id, each.refusal) for each in outcome.refused],
     )
+
+
+def changed_message(changed: ChangedInsight) -> ingest_service_pb2.ChangedInsight:
+    """What an insight says of a customer now."""
+    message = ingest_service_pb2.ChangedInsight(
+        attribute_key=changed.attribute_key,
+        customer=changed.customer,
+        insight=changed.insight,
+        identifier=changed.identifier,
+        version=changed.version,
+        state=_INSIGHT_STATES.get(changed.state, ingest_service_pb2.ChangedInsight.STATE_UNSPECIFIED),
+        position=changed.position,
+    )
+    message.since_time.FromMicroseconds(changed.since_us)
+    return message
 
 
 def rejected_message(index: int, letter_id: str, refusal: Refusal) -> ingest_service_pb2.RejectedEvent:

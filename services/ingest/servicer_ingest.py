@@ -14,7 +14,9 @@ from services.ingest.collections import Collections
 from services.ingest.csv_import import CsvImport
 from services.ingest.dead_letters import DeadLetters
 from services.ingest.decode import Part
+from services.ingest.insights_client import InsightChanges
 from services.ingest.messages import (
+    changed_message,
     csv_options_from,
     outcome_message,
     part_message,
@@ -59,6 +61,7 @@ class IngestServicer:
         metrics: IngestMetrics,
         executor: Executor,
         stream_window: int,
+        insights: InsightChanges | None = None,
     ) -> None:
         self._appender = appender
         self._collections = collections
@@ -67,6 +70,7 @@ class IngestServicer:
         self._metrics = metrics
         self._executor = executor
         self._stream_window = stream_window
+        self._insights = insights
         self._consumers: set[str] = set()
 
     def register(self, server: grpc.aio.Server) -> None:
@@ -89,7 +93,17 @@ class IngestServicer:
         """Appends a batch."""
         caller = current_caller()
         part = Part(request, by_service=Role.SERVICE in caller.roles)
-        return outcome_message(await self._appender.append(caller.project, part))
+        outcome = await self._appender.append(caller.project, part)
+        answer = outcome_message(outcome)
+        if outcome.asked is not None and self._insights is not None:
+            remaining = context.time_remaining()
+            changes = await self._insights.changes(
+                caller.project, outcome.first_position, outcome.position, outcome.asked, remaining
+            )
+            if changes is not None:
+                answer.insights_evaluated = True
+                answer.changed_insights.extend(changed_message(each) for each in changes)
+        return answer
 
     async def IngestStream(
         self, requests: AsyncIterator[bytes], context: Context

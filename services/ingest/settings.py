@@ -1,5 +1,6 @@
 """Settings of the ingest service: the environment variables INKLING_INGEST_*."""
 
+from pathlib import Path
 from typing import Any, ClassVar
 
 from pydantic import Field, model_validator
@@ -33,6 +34,12 @@ class IngestSettings(Settings):
     """How many batches of an IngestStream may be on their way."""
     idle_seconds: float = Field(default=1.0, gt=0)
     """How often an idle subscriber hears of the head of the log."""
+
+    insights_target: str = ""
+    """Where insights are, for requests that wait for them; empty: these are told that nothing was evaluated. It need
+    not be up. It is shown `service_key`."""
+    insights_ca_file: Path | None = None
+    """Authorities of its certificate; plaintext without."""
 
     @model_validator(mode="before")
     @classmethod

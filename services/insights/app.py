@@ -15,10 +15,12 @@ from services.following.feed import Feed, IngestFeed
 from services.insights import servicer_insights, servicer_queries
 from services.insights.engine.warming import warm
 from services.insights.evaluators import EvaluatorMaker
+from services.insights.forgetting import Forgetter
 from services.insights.managing import Manager
 from services.insights.metrics import InsightMetrics
 from services.insights.projects import Projects
 from services.insights.rules_app import RULE_MIGRATIONS, RulesLinks, open_delivery, open_rules
+from services.insights.servicer_changes import internal_service
 from services.insights.servicer_insights import InsightServicer
 from services.insights.servicer_queries import QueryServicer
 from services.insights.settings import InsightsSettings
@@ -92,7 +94,8 @@ async def open_app(
             registry = CollectorRegistry()
             registry.register(InsightMetrics(projects))
             servicer = InsightServicer(projects, Manager(projects), tokens)
-            services = (_service(servicer, QueryServicer(projects)), ruling.service)
+            internal = internal_service(projects, Forgetter(projects, ruling.rules, database), DOMAIN)
+            services = (_service(servicer, QueryServicer(projects)), ruling.service, internal)
             yield App(services, projects, registry)
 
 

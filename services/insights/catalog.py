@@ -111,6 +111,13 @@ class Catalog:
         """The attribute key of the customers that a query is about."""
         return self.catalogue.bindings[query.source].attribute_key
 
+    def about(self, insight: Insight) -> str | None:
+        """The attribute key of an insight; None when its sources are not there any more."""
+        try:
+            return self.key_of(self.check(insight.query, insight.dialect))
+        except QueryError:
+            return None
+
     def plan(self, query: CheckedQuery) -> Plan:
         """How a query is evaluated. Raises QueryError when it reads sources about different attribute keys."""
         return plan(query, self.catalogue.schemas)

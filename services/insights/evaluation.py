@@ -119,6 +119,9 @@ class InsightEvaluator:
         for value in engine.customers.texts() if engine is not None else ():
             if engine is not None and is_subject(value):
                 engine.forget(value)
+        # The deletions before the marker took the subject's rows back here, whatever key they are about.
+        for each in self.engines.values():
+            each.forget_unused()
 
     def streams(self) -> list[str]:
         """See Evaluator."""

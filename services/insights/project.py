@@ -86,6 +86,16 @@ class Project:
         """That of the last change told, while the log is caught up with."""
         return self._teller.sequence if self.ready.is_set() else None
 
+    @property
+    def follows(self) -> bool:
+        """Whether it follows its log."""
+        return self._task is not None
+
+    @property
+    def told_all(self) -> bool:
+        """Whether all that changed is in the journal."""
+        return self.ready.is_set() and self._teller.quiet
+
     def serving(self) -> InsightEvaluator:
         """The insights to read from; raises Unavailable while the project recovers."""
         if self.insights is None or not self.ready.is_set():
@@ -280,6 +290,26 @@ class Project:
         except Exception:
             _LOGGER.exception("a snapshot could not be written", extra={"fields": {"project": self.name}})
         self._snapshot_due = time.monotonic() + self._settings.snapshot_seconds
+
+    async def renew_snapshots(self) -> int:
+        """Writes the state as it is now in place of all that was written before; returns how many were deleted.
+
+        Raises Unavailable while it cannot be written.
+        """
+        if not self.follows:
+            # What is there is of no use without following: the log tells the same.
+            return await self._shelf.clear()
+        if self._snapshot_task is not None:
+            await asyncio.wait({self._snapshot_task})
+        async with self.changing():
+            pass
+        async with self._changing:
+            if self._course is None or not self.told_all:
+                raise Unavailable("the project's insights are being recovered: try again", reason="NOT_READY")
+            frozen = self._course.freeze(self._teller.sequence)
+        count = await self._shelf.save(*frozen, keep=1)
+        self._snapshot_position = int(frozen[0]["position"])
+        return count
 
 
 class _Standing:

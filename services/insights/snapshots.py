@@ -53,17 +53,20 @@ class SnapshotShelf:
                 _LOGGER.warning("a snapshot is left out: %s", type(error).__name__, extra={"fields": {"key": key}})
         return None
 
-    async def save(self, manifest: dict[str, Any], arrays: Arrays) -> None:
-        """Writes one, and forgets all but the newest two."""
+    async def save(self, manifest: dict[str, Any], arrays: Arrays, keep: int = _KEPT) -> int:
+        """Writes one, and forgets all but the newest `keep`; returns how many it forgot."""
         data = await asyncio.to_thread(snapshots.encode, manifest, arrays)
         await self._blobs.put(f"{self._prefix}{manifest['position']:020d}.snap", data)
-        for old in (await self._keys())[:-_KEPT]:
-            await self._blobs.delete(old)
+        return await self._delete((await self._keys())[:-keep])
 
-    async def clear(self) -> None:
-        """Forgets all of them: they belong to a log that is no more."""
-        for key in await self._keys():
+    async def clear(self) -> int:
+        """Forgets all of them: they belong to a log that is no more. Returns how many there were."""
+        return await self._delete(await self._keys())
+
+    async def _delete(self, keys: list[str]) -> int:
+        for key in keys:
             await self._blobs.delete(key)
+        return len(keys)
 
     async def _keys(self) -> list[str]:
         return sorted(info.key for info in await self._blobs.list(self._prefix) if info.key.endswith(".snap"))

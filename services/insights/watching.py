@@ -5,7 +5,7 @@ from collections.abc import AsyncGenerator, Collection
 from dataclasses import dataclass
 
 from services.insights.project import Project
-from services.runtime.journal import ChangeJournal
+from services.runtime.journal import Change, ChangeJournal
 
 CHUNK = 500
 """Changes in one message, at most."""
@@ -64,14 +64,7 @@ async def watch(
         page = await journal.read(project.name, streams, place, CHUNK)
         place = page.reached
         changes = tuple(
-            Seen(
-                each.stream,
-                each.key_value,
-                each.change,
-                each.instant_us,
-                each.position,
-                int(json.loads(each.detail or "{}").get("version", 0)),
-            )
+            seen_of(each)
             for each in (entry.change for entry in page.entries)
             if not customers or each.key_value in customers
         )
@@ -79,6 +72,12 @@ async def watch(
             yield Message(changes, place)
         if page.complete:
             await journal.wait(project.name, place, _LOOK_SECONDS)
+
+
+def seen_of(change: Change) -> Seen:
+    """A change as the journal has it."""
+    version = int(json.loads(change.detail or "{}").get("version", 0))
+    return Seen(change.stream, change.key_value, change.change, change.instant_us, change.position, version)
 
 
 def _present(project: Project, insight_ids: Collection[str], customers: Collection[str]) -> list[Seen]:

@@ -152,7 +152,7 @@ CALL_RULES: Mapping[str, Mapping[str, CallRule]] = {
         "WatchInsights": _ENDLESS,
     },
     "inkling.insights.v1.ChangeService": {
-        "AwaitChanges": CallRule(15),  # may wait for a position; whoever asks answers without it instead of trying again
+        "AwaitChanges": CallRule(15),  # may wait for a position; whoever asks does without
     },
     "inkling.insights.v1.SubjectService": {
         "ForgetSubject": CallRule(120, idempotent=True),  # may wait for a position; writes snapshots

@@ -79,6 +79,14 @@ class ChangeJournal:
         reached = entries[-1].sequence if len(entries) == limit else extent.newest
         return Page(tuple(entries), reached, extent.newest)
 
+    async def before_position(self, project: str, position: int) -> int:
+        """The sequence after which the entries are that were written once a position was applied; they may be gone."""
+        return await self._store.before_position(project, position)
+
+    async def streams_of(self, project: str, key_value: str) -> list[str]:
+        """The streams that have an entry of a key."""
+        return await self._store.streams_of(project, key_value)
+
     async def newest(self, project: str) -> int:
         """The sequence of the last entry ever written; 0 when there is none."""
         return (await self._store.extent(project)).newest

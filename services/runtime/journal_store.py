@@ -105,6 +105,26 @@ class JournalStore:
             # Asked again: PostgreSQL shows what others trimmed between the two queries.
             return Extent(newest, (await _extent(session, project)).trimmed), entries
 
+    async def before_position(self, project: str, position: int) -> int:
+        """The sequence of the last entry that was written when only earlier positions were applied.
+
+        Looks back from the newest entry: quick for positions that are not long ago.
+        """
+        async with self._database.session(read_only=True) as session:
+            found = await session.scalar(
+                sa.select(_ENTRIES.c.sequence)
+                .where(_ENTRIES.c.project == project, _ENTRIES.c.position > 0, _ENTRIES.c.position < position)
+                .order_by(_ENTRIES.c.sequence.desc())
+                .limit(1)
+            )
+            return (await _extent(session, project)).trimmed if found is None else int(found)
+
+    async def streams_of(self, project: str, key_value: str) -> list[str]:
+        """The streams that have an entry of a key."""
+        mine = (_ENTRIES.c.project == project, _ENTRIES.c.key_value == key_value)
+        async with self._database.session(read_only=True) as session:
+            return sorted(await session.scalars(sa.select(_ENTRIES.c.stream).where(*mine).distinct()))
+
     async def trim(self, project: str, before_us: int, keep: int) -> int:
         """Deletes entries written before an instant, and all but the newest `keep`; returns the last one deleted."""
         async with self._database.session() as session:

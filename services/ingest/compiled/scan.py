@@ -13,6 +13,10 @@ from services.ingest.compiled.wire import BYTES, VARINT, Bytes, hash_text, is_ut
 from services.kernel.jit import compiled, inlined
 
 _PRIME = np.uint64(0x9E3779B97F4A7C15)
+_EVENTS = np.uint64(8 | BYTES)
+"""The tag of the events of an IngestRequest,"""
+_WAIT = np.uint64(16 | BYTES)
+"""and that of its wait_for_insights."""
 
 
 @compiled
@@ -217,13 +221,22 @@ def scan(data: Bytes, t: Tables, limit: int, seed: np.uint64) -> int:
         p, end = t.segments[s, Segment.START], t.segments[s, Segment.END]
         t.segments[s, Segment.FIRST_ROW] = t.counts[Count.EVENTS]
         t.segments[s, Segment.STRANGE] = 0
+        t.segments[s, Segment.WAIT_OFFSET] = 0
         events_tag = np.uint64(8 * t.segments[s, Segment.EVENTS_FIELD] | BYTES)
+        twice = False
         while p >= 0 and p < end and t.counts[Count.EVENTS] - t.segments[s, Segment.FIRST_ROW] <= limit:
             tag, p = varint(data, p, end)
             if p < 0:
                 break
             if tag != events_tag:
+                before = p
                 p = skip(data, p, end, tag)
+                if p >= 0 and tag == _WAIT and events_tag == _EVENTS:
+                    # Twice given, the two are merged: by the protobuf library.
+                    twice = t.segments[s, Segment.WAIT_OFFSET] > 0
+                    size, before = length(data, before, end)
+                    t.segments[s, Segment.WAIT_OFFSET] = before
+                    t.segments[s, Segment.WAIT_SIZE] = size
                 continue
             size, p = length(data, p, end)
             if p < 0:
@@ -242,5 +255,5 @@ def scan(data: Bytes, t: Tables, limit: int, seed: np.uint64) -> int:
                 return FULL
             t.events[row, Row.STRANGE] = code
             p += size
-        t.segments[s, Segment.STRANGE] = p < 0
+        t.segments[s, Segment.STRANGE] = p < 0 or twice
     return DONE

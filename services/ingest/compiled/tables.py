@@ -25,6 +25,9 @@ class Segment(IntEnum):
     """1 when the framing of its events must be judged by the protobuf library."""
     EVENTS_FIELD = 4
     """The number of the field that holds its events."""
+    WAIT_OFFSET = 5
+    """Where the bytes of wait_for_insights are; 0 without it."""
+    WAIT_SIZE = 6
 
 
 class Row(IntEnum):

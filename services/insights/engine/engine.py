@@ -24,6 +24,7 @@ from services.insights.engine.states import APPLIES, NO_CHANGES, NOT, STATE, Cha
 from services.insights.engine.tables import rows_of
 from services.insights.language.sources import SourceSchema
 from services.insights.language.tree import CheckedQuery
+from services.insights.language.types import Kind
 from services.kernel.interning import Interner
 from services.kernel.windows import MIN_US
 
@@ -186,6 +187,19 @@ class Engine:
         forgotten = np.zeros(len(self.customers), np.bool_)
         forgotten[code] = True
         self.customers.forget(forgotten)
+
+    def forget_unused(self) -> None:
+        """Leaves nothing of rows that were taken back: no texts or arrays that only they held."""
+        texts, arrays = [], []
+        for rows in self.sources.values():
+            rows.compact(at_once=True)
+            for name, place in rows.columns.items():
+                cells, kind = rows.store.terms[place][: rows.store.count], rows.schema.columns[name]
+                if kind.array:
+                    arrays.append(cells)
+                elif kind.kind is Kind.STRING:
+                    texts.append(cells)
+        self.pools.forget_unused(texts, arrays)
 
     def _run(self, made: Pass, rows: SourceRows, numbers: RowNumbers, sign: int) -> None:
         view = rows.view(numbers)
