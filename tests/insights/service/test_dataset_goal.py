@@ -72,7 +72,7 @@ async def test_labels_are_what_the_insight_said_at_each_instant(client: AsyncCli
     made = await client.datasets.create(spec("insights/gambler"))
     files = await client.datasets.download(made.name, tmp_path)
     rows = [row for file in files if file.suffix == ".parquet" for row in pq.read_table(file).to_pylist()]
-    found = {(row["customer_id"], row["as_of"]): row["goal"] for row in rows}
+    found = {(row["customer_id"], row["moment"]): row["goal"] for row in rows}
     day = {number: START + timedelta(days=number) for number in (3, 12, 15)}
     # Ada bets on day 20: known at days 13 + 10 and 15 + 10. Bob did on day 2, so that his earliest row is left out.
     assert found == {
@@ -87,5 +87,6 @@ async def test_labels_are_what_the_insight_said_at_each_instant(client: AsyncCli
 async def test_what_could_not_be_labelled_is_refused_at_once(client: AsyncClient) -> None:
     with pytest.raises(NotFound, match="insights/unknown"):
         await client.datasets.create(spec("insights/unknown"))
-    with pytest.raises(InvalidArgument, match="user_id"):
+    await client.properties.declare("plan", "string", attribute_key="user_id")
+    with pytest.raises(InvalidArgument, match="an insight about user_id"):
         await client.datasets.create(spec("insights/gambler", key="user_id"))
