@@ -15,6 +15,7 @@ from examples.demo.attributes import SERVICE, define
 from examples.demo.cdnow import Purchase
 from examples.demo.check import DifferenceError, compare, read_all, same
 from examples.demo.figures import measure
+from examples.demo.insights import LAPSED, SPREE
 from examples.demo.living import LATER, Living
 from examples.demo.screen import Screen
 from inkling import AsyncClient, InklingError, RetryPolicy
@@ -46,12 +47,14 @@ class Demo:
         await self.check()
         async with Living.opened(self.screen, self.client, self.customers) as living:
             await living.check()
-            await living.explain()
+            await living.explain(LAPSED)
+            await living.explain(SPREE)
             await living.show()
             before, told = living.now, living.follower.told.copy()
             await self.let_time_pass()
             await living.let_time_pass(before, told)
             await living.buy_and_return()
+            await living.survive(self.suite)
             self.position = max(self.position, living.position)
         await self.kill()
         await self.figures()
@@ -210,7 +213,8 @@ def main() -> int:
         "  [bold]source .venv/bin/activate[/]       for the commands below\n"
         "  [bold]inkling ingest csv --help[/]       your own events\n"
         "  [bold]inkling definitions plan --help[/] your own attributes, before anything changes\n"
-        "  [bold]less examples/demo/attributes.py[/] what you have just seen, as code\n"
+        "  [bold]inkling insights --help[/]         what you want to be told of your customers\n"
+        "  [bold]less examples/demo/insights.py[/]  what you have just seen, as code\n"
     )
     return 0
 

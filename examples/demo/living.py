@@ -20,6 +20,7 @@ from examples.demo.insights import (
     QUERIES,
     SEGMENT,
     SLEEPING,
+    SPREE,
     VIP,
     VIP_RULE,
     collection,
@@ -30,6 +31,7 @@ from examples.demo.insights import (
 )
 from examples.demo.screen import Screen
 from inkling import AsyncClient
+from inkling.cli.suite import Suite
 from inkling.insights.v1 import rule_pb2
 
 LATER = datetime(1998, 9, 15, tzinfo=UTC)
@@ -125,15 +127,17 @@ class Living:
         self.screen.good(f"as of {now:%d %B %Y}: {applied}, {len(marked):,} marked {VIP}, {len(slept):,} {SLEEPING}")
         self.screen.good(f"each equal to plain Python, for {len(self.customers):,} customers")
 
-    async def explain(self, insight: str = LAPSED) -> str:
-        """One customer whom an insight applies to, with the reasons; gives the customer."""
+    async def explain(self, insight: str) -> None:
+        """One customer whom an insight applies to, with the reasons, and until when."""
         customer = min(self.follower.applies[insight])
         why = await self.client.insights.explain(insight, customer)
         operands = "; ".join(
             f"{each.left.double_value:,.2f} {each.operator} {each.right.double_value:g}" for each in why.operands
         )
         self.screen.note(f"why customer {customer} is a {insight}, over {why.matched_count} purchases: {operands}")
-        return customer
+        (held,) = [each for each in await self.client.insights.of(customer) if each.insight == f"insights/{insight}"]
+        if held.until is not None:
+            self.screen.note(f"time alone can change that on {held.until:%d %B %Y}, not before")
 
     async def show(self) -> None:
         """One of the segment, as a profile has it."""
@@ -182,6 +186,23 @@ class Living:
         self.screen.note(f"customer {loyal} bought for the tenth time: the event trk_purchase is in the log, once")
         await self.check()
         self.screen.note(f"customer {spender} returned purchases and is not marked {VIP} any more")
+
+    async def survive(self, suite: Suite) -> None:
+        """SIGKILL: whoever watches goes on where they were, and is told what changed meanwhile, once."""
+        self.screen.step("Kill insights with SIGKILL, start it again: watchers go on, nothing is told twice")
+        told = self.follower.told.copy()
+        await suite.kill("insights")
+        back = Purchase(99_997, min(self.follower.applies[LAPSED]), LATER, 12, 200.0)
+        result = await self.client.events.ingest([back.to_event()])
+        self.position = max(self.position, result.position)
+        self.customers[back.customer].append(back)
+        self.screen.note(f"killed; meanwhile customer {back.customer} came back with a purchase of 200 dollars")
+        await suite.start_one("insights")
+        await self.check()
+        changes = self.follower.told - told
+        if changes != Counter({(LAPSED, "withdrawn"): 1, (SPREE, "applied"): 1}):
+            raise DifferenceError(f"after the restart other changes were told than the one purchase made: {changes}")
+        self.screen.good(f"told after it: {LAPSED} withdrawn, {SPREE} applied, each once, and nothing else")
 
     # What is asked.
 
