@@ -4,7 +4,7 @@ import asyncio
 import socket
 import sys
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
 import grpc.aio
@@ -25,7 +25,14 @@ from services.features.datasets import creating as datasets
 from services.features.datasets.forgetting import DatasetForgetter
 from services.features.datasets.store import MIGRATIONS as DATASET_MIGRATIONS
 from services.features.datasets.store import DatasetStore
-from services.features.erasure import FeaturesEraser, Forgets, LogErasures, NoLogErasures
+from services.features.erasure import (
+    Elsewhere,
+    FeaturesEraser,
+    Forgets,
+    InsightErasures,
+    LogErasures,
+    NoLogErasures,
+)
 from services.features.erasure.ingest_client import IngestErasures
 from services.features.exports import Exports
 from services.features.importing import Importer
@@ -86,6 +93,7 @@ async def main(settings: FeaturesSettings) -> None:
     await asyncio.to_thread(warm)
     async with (
         open_channel(settings.ingest_target, key=settings.service_key, ca_file=settings.ingest_ca_file) as channel,
+        AsyncExitStack() as stack,
         open_app(
             settings,
             IngestFeed(channel, "features", settings.ingest_compression),
@@ -93,9 +101,17 @@ async def main(settings: FeaturesSettings) -> None:
             ArchiveIndex(channel),
             IngestSink(channel),
             IngestErasures(channel),
+            await _insight_erasures(settings, stack),
         ) as app,
     ):
         await serve(settings, app.services, ready=app.projects.wait_ready(), registry=app.registry)
+
+
+async def _insight_erasures(settings: FeaturesSettings, stack: AsyncExitStack) -> Elsewhere | None:
+    if not settings.insights_target:
+        return None
+    target, key, ca_file = settings.insights_target, settings.service_key, settings.insights_ca_file
+    return InsightErasures(await stack.enter_async_context(open_channel(target, key=key, ca_file=ca_file)))
 
 
 @asynccontextmanager
@@ -106,10 +122,11 @@ async def open_app(
     listings: Listings | None = None,
     sink: EventSink | None = None,
     log_erasures: LogErasures | None = None,
+    insight_erasures: Elsewhere | None = None,
 ) -> AsyncIterator[App]:
     """Opens the database and the projects; what is published is followed from here on. Without `listings` there is no
     archive to look back into, without a `sink` no log to write properties to,
-    without `log_erasures` none to erase from.
+    without `log_erasures` none to erase from, without `insight_erasures` nothing is erased from insights.
     """
     owner = f"features@{socket.gethostname()}"
     async with (
@@ -155,7 +172,13 @@ async def open_app(
         # What else holds key values and can forget one: see `erasure.Forgets`.
         forgets: tuple[Forgets, ...] = (segments, DatasetForgetter(dataset_store, blobs, clock), sampler)
         eraser = FeaturesEraser(
-            projects, log_erasures or NoLogErasures(), forgets, blobs, ErasureStore(database), clock
+            projects,
+            log_erasures or NoLogErasures(),
+            forgets,
+            blobs,
+            ErasureStore(database),
+            clock,
+            insight_erasures,
         )
         resumers = {
             KIND: publisher.resume,

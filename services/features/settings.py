@@ -52,8 +52,8 @@ class FeaturesSettings(Settings):
     dataset_upload_bytes: int = Field(default=256 * 1024 * 1024, ge=1024)
     """The largest table of rows to compute that may be uploaded."""
     insights_target: str = ""
-    """Where insights are, for training sets whose goal is an insight; empty: such goals are refused. It is shown
-    `service_key`."""
+    """Where insights are, for training sets whose goal is an insight (empty: such goals are refused) and for erasures
+    (empty: insights are not asked to forget). It is shown `service_key`."""
     insights_ca_file: Path | None = None
     """Authorities of that service's certificate; plaintext without."""
     ray_address: str = ""

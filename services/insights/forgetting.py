@@ -16,6 +16,14 @@ class Forgetter:
         self._rules = rules
         self._database = database
 
+    async def hold(self, project_name: str, attribute_key: str, value: str) -> int:
+        """Rules do nothing more for a subject until it is forgotten: what they fire would be written after the marker.
+
+        Returns how many actions of rules are deleted.
+        """
+        await self._rules.outbox.hold(project_name, attribute_key, value)
+        return await self._rules.outbox.forget(project_name, attribute_key, value)
+
     async def forget(
         self, project_name: str, attribute_key: str, value: str, position: int, seconds: float
     ) -> list[Erased]:

@@ -19,6 +19,7 @@ from services.insights.forgetting import Forgetter
 from services.insights.messages import identifier_of, timestamp
 from services.insights.projects import Projects
 from services.runtime.auth import Role, current_caller
+from services.runtime.erasures import Erased
 from services.runtime.errors import InvalidArgument, Violation
 from services.runtime.server import Service
 
@@ -68,9 +69,11 @@ class SubjectServicer(subject_service_pb2_grpc.SubjectServiceServicer):
     ) -> subject_service_pb2.ForgetSubjectResponse:
         """Leaves nothing of a subject."""
         seconds = _seconds(request.wait_timeout, _MAX_FORGET_SECONDS)
-        erased = await self._forgetter.forget(
-            current_caller().project, request.attribute_key, request.key_value, request.position, seconds
-        )
+        project, key, value = current_caller().project, request.attribute_key, request.key_value
+        if request.hold_only:
+            erased = [Erased("rule_actions", await self._forgetter.hold(project, key, value), "actions of rules")]
+        else:
+            erased = await self._forgetter.forget(project, key, value, request.position, seconds)
         stores = [erasure_pb2.ErasedStore(store=each.store, count=each.count, unit=each.unit) for each in erased]
         return subject_service_pb2.ForgetSubjectResponse(stores=stores)
 

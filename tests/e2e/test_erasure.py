@@ -12,7 +12,9 @@ from typer.testing import CliRunner
 from inkling import AtomicProperty, Attribute, AttributeKey, CustomerEvent, Event, Service, StreamAttributeGroup
 from inkling.cli import make_app
 from inkling.client import AsyncClient
+from inkling.insights.v1 import rule_pb2
 from services.ingest.archive import read_file
+from services.insights.snapshots import decode
 from services.kernel import snapshots
 from tests.running import client_of, key_of, running_suite
 
@@ -57,6 +59,19 @@ def event(number: int, user: str) -> CustomerEvent:
     )
 
 
+def payment(number: int, customer: str) -> CustomerEvent:
+    """A payment, whose description names the customer."""
+    return CustomerEvent(
+        vendor="bank",
+        name="transaction",
+        version="1-0-0",
+        event_id=f"p{number}",
+        occurred_at=datetime.now(UTC) - timedelta(minutes=number),
+        keys={"customer_id": customer},
+        properties={"amount": 30.0, "credit_debit_indicator": "debit", "merchant_name": f"shop of {customer}"},
+    )
+
+
 async def values(client: AsyncClient, key: AttributeKey, value: str, position: int = 0) -> list[object]:
     """The values of a key."""
     group = "by_user" if key is USER else "by_account"
@@ -85,6 +100,12 @@ def content(path: Path) -> bytes:
     data = path.read_bytes()
     if path.suffix == ".parquet":
         data += repr(read_file(path).to_pylist()).encode()
+    elif path.suffix == ".npz":
+        with np.load(path) as file:
+            data += b"".join(np.ascontiguousarray(file[name]).tobytes() for name in file.files)
+    elif path.suffix == ".snap" and "insights" in path.parts:
+        manifest, arrays = decode(data)
+        data += repr(manifest).encode() + b"".join(np.ascontiguousarray(array).tobytes() for array in arrays.values())
     elif path.suffix == ".snap":
         _, arrays = snapshots.freeze(snapshots.read(path))
         data += b"".join(np.ascontiguousarray(array).tobytes() for array in arrays.values())
@@ -145,3 +166,49 @@ async def test_nothing_of_an_erased_subject_is_left_anywhere(tmp_path: Path) -> 
         assert done.exit_code == 0, done.output
         assert {each["store"]: each["count"] for each in json.loads(file.read_text())["stores"]}["events"] == 1
         assert holding(tmp_path) == []
+
+
+async def test_insights_and_rules_forget_an_erased_customer_too(tmp_path: Path) -> None:
+    names = ("ingest", "features", "insights")
+    paced = {"inkling_insights_snapshot_events": "50", "inkling_insights_snapshot_seconds": "0.2"}
+    async with running_suite(tmp_path, names=names, **SETTINGS, **paced) as suite, client_of(suite, "bank") as client:
+        await client.insights.create("INFER spender FROM transactions HAVING SUM(amount) < -100", insight_id="spender")
+        payments = [payment(number, VALUE if number % 4 == 0 else f"customer-{number % 7}") for number in range(60)]
+        sent = await client.events.ingest(payments, wait_for_insights=timedelta(seconds=10))
+        assert {each.customer for each in sent.changed_insights if each.state == "APPLIES"} >= {VALUE, "customer-1"}
+        paid = rule_pb2.RuleCondition(operator=rule_pb2.RULE_OPERATOR_GREATER_OR_EQUAL, target="3")
+        rule = rule_pb2.Rule(
+            event_name="transaction",
+            count=paid,
+            user_key="customer_id",
+            act_on_past=True,
+            action=rule_pb2.RuleAction(fire_event=rule_pb2.FireEvent()),
+        )
+        await client.rules.create("payer", rule)
+        while VALUE not in {each.user async for each in client.rules.actions()}:  # noqa: ASYNC110
+            await asyncio.sleep(0.1)
+        # Its database, its snapshots, those of rules.
+        while not {".snap", ".npz"} <= {path.suffix for path in holding(tmp_path)}:  # noqa: ASYNC110
+            await asyncio.sleep(0.2)
+        assert any(path.name.startswith("insights") for path in holding(tmp_path))
+
+        receipt = await client.subjects.erase("customer_id", VALUE)
+        assert receipt.stores["insight_changes"] >= 1
+        assert receipt.stores["insight_snapshots"] >= 1
+        assert receipt.stores["rule_actions"] == 1
+        assert receipt.stores["rule_snapshots"] >= 1
+        assert holding(tmp_path) == []
+
+        await suite.kill("insights")
+        await suite.start_one("insights")
+        assert await client.insights.of(VALUE, min_position=receipt.position) == []
+        others = await client.insights.of("customer-1", min_position=receipt.position)
+        assert [each.state for each in others] == ["APPLIES"]
+        results = await client.rules.results(VALUE, user_key="customer_id", min_position=receipt.position)
+        assert not results.results
+        assert VALUE not in {each.user async for each in client.rules.actions()}
+        assert holding(tmp_path) == []
+        # A new life.
+        sent = await client.events.ingest([payment(100, VALUE)], wait_for_insights=timedelta(seconds=10))
+        assert sent.insights_evaluated
+        assert [each.state for each in await client.insights.of(VALUE)] == ["NOT"]

@@ -2,5 +2,6 @@
 
 from services.features.erasure.eraser import FeaturesEraser, LogErasures, NoLogErasures
 from services.features.erasure.forgetting import Forgets
+from services.features.erasure.insights_client import Elsewhere, InsightErasures
 
-__all__ = ["FeaturesEraser", "Forgets", "LogErasures", "NoLogErasures"]
+__all__ = ["Elsewhere", "FeaturesEraser", "Forgets", "InsightErasures", "LogErasures", "NoLogErasures"]

@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Protocol
 
 from services.features.erasure.forgetting import Forgets
+from services.features.erasure.insights_client import Elsewhere
 from services.features.project import Project
 from services.features.projects import Projects
 from services.kernel.erasing import subject_hash
@@ -52,6 +53,7 @@ class FeaturesEraser:
         blobs: BlobStore,
         store: ErasureStore,
         clock: Clock,
+        insights: Elsewhere | None = None,
     ) -> None:
         self._projects = projects
         self._log = log
@@ -59,6 +61,7 @@ class FeaturesEraser:
         self._blobs = blobs
         self._store = store
         self._clock = clock
+        self._insights = insights
 
     async def begin(self, project: str, attribute_key: str, value: str, request_id: str) -> Erasure:
         """Stores that a subject is to be erased; `run` does it. A `request_id` that came before gives that erasure."""
@@ -86,6 +89,10 @@ class FeaturesEraser:
         project = await self._projects.get(erasure.project)
         state: dict[str, Any] = dict(erasure.state)
         if "ingest" not in state:
+            if self._insights is not None:
+                await report("hold")
+                held = await self._insights.hold(erasure.project, erasure.attribute_key, value)
+                await self._note_parts(erasure, state, held)
             await report("ingest")
             # The marker may be applied before ingest has answered.
             self._expect(project, erasure.subject, value)
@@ -106,6 +113,11 @@ class FeaturesEraser:
             state[each.store] = state.get(each.store, 0) + count
             await self._store.note(erasure, state)
             stores.append(Erased(each.store, state[each.store], each.unit))
+        if self._insights is not None:
+            await report("insights")
+            parts = await self._insights.forget(erasure.project, erasure.attribute_key, value, ingest.position)
+            await self._note_parts(erasure, state, parts)
+            stores += [Erased(part.store, state[part.store], part.unit) for part in parts]
         await report("snapshot")
         state["snapshots"] = state.get("snapshots", 0) + await project.renew_snapshots(ingest.position)
         await self._store.note(erasure, state)
@@ -132,6 +144,12 @@ class FeaturesEraser:
         )
         if project.projection is not None:
             project.projection.erasing.pop(erasure.subject, None)
+
+    async def _note_parts(self, erasure: Erasure, state: dict[str, Any], parts: Sequence[Erased]) -> None:
+        """What a run before a crash has forgotten counts too."""
+        for part in parts:
+            state[part.store] = state.get(part.store, 0) + part.count
+        await self._store.note(erasure, state)
 
     def _expect(self, project: Project, subject: str, value: str) -> None:
         if project.projection is not None:

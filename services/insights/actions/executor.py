@@ -90,7 +90,11 @@ class Executor:
             if verdict.due_us > now_us:
                 await self._outbox.postpone(action.sequence, verdict.due_us, failed=False)
                 return
-            await self._deliver(action)
+            with self._outbox.delivering(action) as allowed:
+                if not allowed:
+                    # Whoever is being erased: the action is deleted next.
+                    return
+                await self._deliver(action)
             await self._outbox.settle([(action.sequence, ActionState.DONE, "")], self._clock.now_us())
         except RefusedError as error:
             await self._bury(action, error.reason, now_us)

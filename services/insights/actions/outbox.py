@@ -1,7 +1,10 @@
 """Actions to be done, in SQL. An id is taken once: a fold that goes over the same log again adds nothing."""
 
+import asyncio
+import contextlib
 import json
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -29,6 +32,7 @@ _ACTIONS = sa.table(
     sa.column("done_time_us", sa.BigInteger),
 )
 _CHUNK = 500
+_LOOK_SECONDS = 0.02
 
 
 class ActionState(StrEnum):
@@ -71,10 +75,36 @@ class Outbox:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self._held: set[tuple[str, str, str]] = set()
+        self._delivering = Counter[tuple[str, str, str]]()
+
+    async def hold(self, project: str, user_key: str, user: str) -> None:
+        """From now on nothing is done for a user, who is being erased, until `release`; nor is anything on its way."""
+        place = (project, user_key, user)
+        self._held.add(place)
+        while self._delivering[place]:  # noqa: ASYNC110 (some milliseconds)
+            await asyncio.sleep(_LOOK_SECONDS)
+
+    def release(self, project: str, user_key: str, user: str) -> None:
+        """Actions are done for a user again."""
+        self._held.discard((project, user_key, user))
+
+    @contextlib.contextmanager
+    def delivering(self, action: Outgoing) -> Iterator[bool]:
+        """Within it an action is being done; gives whether it may be."""
+        place = (action.project, action.user_key, action.user)
+        self._delivering[place] += 1
+        try:
+            yield place not in self._held
+        finally:
+            self._delivering[place] -= 1
+            if not self._delivering[place]:
+                del self._delivering[place]
 
     async def add(self, project: str, actions: Sequence[Action], user_keys: Mapping[str, str], now_us: int) -> int:
         """Adds actions in their order; those whose ids are known are passed over. Returns how many are new."""
         added = 0
+        actions = [each for each in actions if (project, user_keys[each.rule_id], each.user) not in self._held]
         async with self._database.session() as session:
             for start in range(0, len(actions), _CHUNK):
                 rows = [

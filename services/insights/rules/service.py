@@ -198,9 +198,12 @@ class Rules:
         """
         actions = await self.outbox.forget(project_name, user_key, user)
         if project_name not in self._projects and not await self.store.rules(project_name):
+            self.outbox.release(project_name, user_key, user)
             return actions, await RuleProject.clear(project_name, self._blobs)
         project = await self.project(project_name)
-        return actions + await project.forget(user_key, user, position, seconds), await project.renew_snapshots()
+        actions += await project.forget(user_key, user, position, seconds)
+        self.outbox.release(project_name, user_key, user)
+        return actions, await project.renew_snapshots()
 
     async def _put(self, project: RuleProject, stored: Sequence[StoredRule], progress: Progress) -> None:
         self._known[project.name] |= {each.rule.rule_id: each for each in stored}
