@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import numpy as np
 import pyarrow as pa
@@ -11,7 +11,7 @@ from services.features import wire
 from services.features.catalog import Catalog
 from services.features.definitions import ValueType
 from services.features.projection import Projection, Slot, Touched
-from services.features.properties import PropertyDefinition, compile_property, compile_source
+from services.features.properties import PropertyDefinition, aggregations_of, compile_property, event_time_us
 from services.features.references import ReferenceIndex
 from services.features.rollup_sources import RolledUp, resolve
 from services.features.rollups import OutOfRangeError, RollupDefinition, RollupFunction, combine, result_type
@@ -58,11 +58,11 @@ class Part(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class PlacedProperty:
-    """A property with where its value and its source are computed; None: not yet."""
+    """A property with where its value, its source and what else tells of it are computed; nowhere: not yet."""
 
-    value: Slot | None
-    source: Slot | None
-    write: Callable[[Reading, Reading], bytes]
+    slots: tuple[Slot, ...]
+    write: Callable[..., bytes]
+    """From the readings at the slots."""
     backfilling: bytes
 
 
@@ -74,15 +74,18 @@ def place_property(
     writer = wire.PropertyWriter(definition.property_id, definition.type, last_event)
     statuses = {name.lower(): status for name, status in STATUSES.items()}
 
-    def write(value: Reading, source: Reading) -> bytes:
+    def write(value: Reading, source: Reading, *since: Reading) -> bytes:
         by = source.value if isinstance(source.value, str) else ""
-        return writer.write(value.value, statuses[value.status], value.last_event_us, by)
+        written_us = event_time_us(value.last_event_us, *(cast("float | None", each.value) for each in since))
+        return writer.write(value.value, statuses[value.status], written_us, by)
 
-    value, source = (
+    found = [
         None if projection is None else projection.slot(definition.attribute_key, aggregation)
-        for aggregation in (compile_property(definition), compile_source(definition))
-    )
-    return PlacedProperty(value, source, write, writer.write(None, Status.BACKFILLING, None, ""))
+        for aggregation in aggregations_of(definition)
+    ]
+    slots = tuple(slot for slot in found if slot is not None)
+    placed = slots if len(slots) == len(found) else ()
+    return PlacedProperty(placed, write, writer.write(None, Status.BACKFILLING, None, ""))
 
 
 class _PlacedRollup:

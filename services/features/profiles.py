@@ -82,12 +82,12 @@ class CompiledSelection:
         self._plan.append((self._engine(slot), slot.place, writer))
         self.moving |= attribute.aggregation in MOVING
 
-    def _place_property(self, definition: PropertyDefinition, last_event: LastEvent) -> tuple[PlacedProperty, int, int]:
-        """A property with the places of the engines of its value and of its source, -1 while it is not computed."""
+    def _place_property(
+        self, definition: PropertyDefinition, last_event: LastEvent
+    ) -> tuple[PlacedProperty, list[tuple[int, int]]]:
+        """A property with the places of its readings: of the engine, and in it. None while it is not computed."""
         placed = place_property(definition, self._projection, last_event)
-        if placed.value is None or placed.source is None:
-            return placed, -1, -1
-        return placed, self._engine(placed.value), self._engine(placed.source)
+        return placed, [(self._engine(slot), slot.place) for slot in placed.slots]
 
     def _engine(self, slot: Slot) -> int:
         if slot.engine not in self.engines:
@@ -123,13 +123,12 @@ class CompiledSelection:
         for engine, place, write in self._plan:
             reading = engines[engine].reading(place, codes[engine]) if engine >= 0 else _NOTHING
             parts.append(write(reading))
-        for placed, value_engine, source_engine in self._properties:
-            if placed.value is None or placed.source is None:
-                parts.append(placed.backfilling)
+        for placed, places in self._properties:
+            if places:
+                readings = [engines[engine].reading(place, codes[engine]) for engine, place in places]
+                parts.append(placed.write(*readings))
             else:
-                value = engines[value_engine].reading(placed.value.place, codes[value_engine])
-                source = engines[source_engine].reading(placed.source.place, codes[source_engine])
-                parts.append(placed.write(value, source))
+                parts.append(placed.backfilling)
         parts += [part.write(key_value) for part in self._parts]
         return b"".join(parts)
 

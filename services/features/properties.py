@@ -114,9 +114,25 @@ def compile_source(definition: PropertyDefinition) -> Aggregation:
     return Aggregation(function, _writes_of(definition), _data("source"), TermType.STRING)
 
 
-def aggregations_of(definition: PropertyDefinition) -> tuple[Aggregation, Aggregation]:
-    """Value and source."""
-    return compile_property(definition), compile_source(definition)
+def aggregations_of(definition: PropertyDefinition) -> tuple[Aggregation, ...]:
+    """Value and source; where the first write counts also how long ago the first and the newest write were."""
+    both = compile_property(definition), compile_source(definition)
+    if definition.merge is not Merge.FIRST:
+        return both
+    writes = _writes_of(definition)
+    return *both, Aggregation(Function.TIME_SINCE_FIRST, writes), Aggregation(Function.TIME_SINCE_LAST, writes)
+
+
+def event_time_us(newest_us: int | None, *since_seconds: float | None) -> int | None:
+    """When the write was that a value is of: the newest, which was at `newest_us`, unless seconds are given since the
+    first and since the newest write, as `aggregations_of` has them: then the first.
+
+    Those seconds count from one instant, whichever; their difference does not depend on it.
+    """
+    if newest_us is None or len(since_seconds) < 2:
+        return newest_us
+    since_first, since_newest = (round((each or 0.0) * 1e6) for each in since_seconds)
+    return newest_us - since_first + since_newest
 
 
 def _writes_of(definition: PropertyDefinition) -> Expression:

@@ -44,8 +44,8 @@ class PropertyEngines:
         for task in self.tasks():
             task.cancel()
         self._fillings.clear()
-        for stored in _parts(self._lacking(projection)):
-            if stored[0].generation == 1:
+        for stored in _parts(projection, self._lacking(projection)):
+            if _is_new(projection, stored[0]):
                 self._adopt(projection, stored, None)
             elif projection.position == 0:
                 self._adopt(projection, stored, complete_since_us)
@@ -59,8 +59,8 @@ class PropertyEngines:
             for stored in self._lacking(projection)
             if all((stored.definition.attribute_key, each) not in self._fillings for each in _aggregations([stored]))
         ]
-        for part in _parts(lacking):
-            if part[0].generation == 1:
+        for part in _parts(projection, lacking):
+            if _is_new(projection, part[0]):
                 self._adopt(projection, part, None)
             else:
                 self._fill(projection, part)
@@ -138,11 +138,18 @@ def _aggregations(stored: Iterable[StoredProperty]) -> list[Aggregation]:
     return [each for one in stored for each in aggregations_of(one.definition)]
 
 
-def _parts(stored: Iterable[StoredProperty]) -> list[list[StoredProperty]]:
+def _is_new(projection: Projection, stored: StoredProperty) -> bool:
+    """Whether no record can tell of it yet; one that is computed in part is old: a version before needed no more."""
+    definition, aggregations = stored.definition, aggregations_of(stored.definition)
+    missing = projection.missing_of(definition.attribute_key, aggregations)
+    return stored.generation == 1 and len(missing) == len(aggregations)
+
+
+def _parts(projection: Projection, stored: Iterable[StoredProperty]) -> list[list[StoredProperty]]:
     """Properties that go into one engine: of one attribute key, all new or none."""
     kinds: defaultdict[tuple[str, bool], list[StoredProperty]] = defaultdict(list)
     for each in stored:
-        kinds[each.definition.attribute_key, each.generation == 1].append(each)
+        kinds[each.definition.attribute_key, _is_new(projection, each)].append(each)
     return [
         found[start : start + ENGINE_PROPERTIES]
         for found in kinds.values()

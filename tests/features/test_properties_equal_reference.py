@@ -125,14 +125,14 @@ class Reference:
         return sorted(found, key=lambda write: (-write.at, f"set:{write.write_id}"))
 
     def answer(self, user: str, name: str) -> tuple[Any, Status, int | None, str]:
-        """Value, status, time of the last write, source."""
+        """Value, status, time of the write that counts, source."""
         history = self.history(user, name)
         if not history:
             return None, Status.NEVER_SEEN, None, ""
         last_us = NOW_US - history[-1].at
         merge = DEFINITIONS[name].merge
         if merge is Merge.FIRST:
-            return history[0].values[name], Status.PRESENT, last_us, history[0].source
+            return history[0].values[name], Status.PRESENT, NOW_US - history[0].at, history[0].source
         if merge is Merge.MAX:
             return max(w.values[name] for w in history), Status.PRESENT, last_us, history[-1].source
         if merge is Merge.SUM:

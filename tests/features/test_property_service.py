@@ -175,9 +175,12 @@ async def test_first_max_and_sum_merge_what_was_written(client: Client) -> None:
         written = {"first": number, "max": number}
         position = await put(client, "u", written, source, event_time=timestamp(NOW_US - 100 + i))
     found = await read(client, "u", position)
-    assert {name: (each.value.double_value, each.source) for name, each in found.items()} == {
-        "first": (2, "api"),
-        "max": (7, "model:m"),
+    assert {
+        name: (each.value.double_value, each.source, each.event_time.ToMicroseconds() - NOW_US)
+        for name, each in found.items()
+    } == {
+        "first": (2, "api", -100),
+        "max": (7, "model:m", -98),
     }
 
 
