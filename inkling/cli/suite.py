@@ -8,6 +8,7 @@ import secrets
 import signal
 import socket
 import sys
+import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -52,6 +53,18 @@ SERVICES = (
 )
 """The services, each after those that it needs to start; ingest and features ask insights only later, if they run."""
 
+
+@dataclass(frozen=True, slots=True)
+class Pauses:
+    """Before a service that ended is started again, in seconds: doubled with each end until it has run for a while."""
+
+    first: float = 1.0
+    longest: float = 60.0
+    steady: float = 120.0
+
+
+PAUSES = Pauses()
+
 LineSink = Callable[[str, str], None]
 """Takes a service's name and one line of its output."""
 
@@ -61,7 +74,7 @@ class Suite:
 
         async with Suite(Path(".data"), on_line=print) as suite:
             await suite.start()
-            name, code = await suite.ended()
+            await suite.keep(print)
 
     `ports` overrides ports by service name (0 takes a free one). `environ` is what the processes inherit; addresses,
     the data folder and the key that services show each other are decided here.
@@ -136,16 +149,35 @@ class Suite:
         except TimeoutError:
             raise SuiteError(f"{name} is not healthy after {timeout:.0f} s{self._last_words(name)}") from None
 
-    async def ended(self) -> tuple[str, int]:
-        """Waits until a service ends by itself; gives its name and exit code."""
-        waits = {asyncio.create_task(process.wait()): name for name, process in self._processes.items()}
-        try:
-            done, _ = await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for wait in waits:
-                wait.cancel()
-        first = next(iter(done))
-        return waits[first], first.result()
+    async def keep(self, tell: Callable[[str], None], pauses: Pauses = PAUSES) -> None:
+        """Starts services again that end by themselves, at their addresses; without end. Cancel it before `stop`.
+
+        `tell` is given what happens, for people.
+        """
+        async with asyncio.TaskGroup() as group:
+            for name in self._processes:
+                group.create_task(self._keep(name, tell, pauses))
+
+    async def _keep(self, name: str, tell: Callable[[str], None], pauses: Pauses) -> None:
+        pause = pauses.first
+        while True:
+            began = time.monotonic()
+            process = self._processes[name]
+            code = await process.wait()
+            await self._readers[name]
+            if time.monotonic() - began >= pauses.steady:
+                pause = pauses.first
+            tell(f"{name} ended with code {code}: it is started again in {pause:g} s{self._last_words(name)}")
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, pauses.longest)
+            try:
+                await self.start_one(name)
+            except SuiteError:
+                # Its end is told next; one that lives and is not healthy has to end first.
+                if self._processes[name].returncode is None:
+                    await self.kill(name)
+            else:
+                tell(f"{name} is ready again")
 
     async def kill(self, name: str) -> None:
         """Ends a service as a power cut would (SIGKILL)."""

@@ -1,6 +1,7 @@
 """`inkling up`: the services on this machine, on SQLite and a folder."""
 
 import asyncio
+import contextlib
 import os
 import signal
 from pathlib import Path
@@ -27,7 +28,7 @@ def up(
         list[str] | None, typer.Option(help="A service's port: ingest=7001; 0 is free. Repeatable.")
     ] = None,
 ) -> None:
-    """Starts the services as processes on loopback and watches them until Ctrl-C.
+    """Starts the services as processes on loopback and keeps them up until Ctrl-C.
 
     At the first start it prints a key. The key and the addresses are written into the data folder, where the other
     commands find them.
@@ -50,7 +51,7 @@ def up(
 
 
 async def run(data_dir: Path, ports: dict[str, int]) -> int:
-    """Runs the services until a signal (0) or until one of them ends by itself (1)."""
+    """Runs the services until a signal (0); one that ends by itself is started again."""
     console = err()
     width = max(len(spec.name) for spec in SERVICES)
     colours = {spec.name: COLOURS[i % len(COLOURS)] for i, spec in enumerate(SERVICES)}
@@ -78,16 +79,14 @@ async def run(data_dir: Path, ports: dict[str, int]) -> int:
             return 0
         await starting
         announce(suite, path)
-        ended = asyncio.create_task(suite.ended())
-        await asyncio.wait({ended, stopped}, return_when=asyncio.FIRST_COMPLETED)
-        if stopping.is_set():
-            ended.cancel()
-            console.print("stopping")
-            return 0
+        keeping = asyncio.create_task(suite.keep(lambda text: console.print(f"[bold red]{escape(text)}[/]")))
+        await asyncio.wait({keeping, stopped}, return_when=asyncio.FIRST_COMPLETED)
         stopped.cancel()
-        name, code = await ended
-        console.print(f"[bold red]{name} ended with code {code}[/]: stopping the others")
-        return 1
+        keeping.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await keeping
+        console.print("stopping")
+        return 0
 
 
 async def first_key(data_dir: Path, project: str = PROJECT) -> str | None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from inkling.cli.suite import ServiceSpec, Suite, SuiteError
+from inkling.cli.suite import Pauses, ServiceSpec, Suite, SuiteError
 
 TOYS = (
     ServiceSpec("first", 0, "tests.client.toy_first"),
@@ -63,13 +63,26 @@ async def test_a_killed_service_starts_again_at_its_address(tmp_path: Path, line
         assert running.pid("second") != pid
 
 
-async def test_a_service_that_ends_by_itself_is_noticed(tmp_path: Path, lines: Lines) -> None:
+async def test_a_service_that_ends_by_itself_is_started_again_after_longer_and_longer_pauses(
+    tmp_path: Path, lines: Lines
+) -> None:
+    told: asyncio.Queue[str] = asyncio.Queue()
     async with suite(tmp_path, lines) as running:
         await running.start()
-        ending = asyncio.create_task(running.ended())
-        await asyncio.sleep(0)
-        os.kill(running.pid("second"), signal.SIGKILL)
-        assert await ending == ("second", -signal.SIGKILL)
+        address, first = running.address("second"), running.pid("first")
+        keeping = asyncio.create_task(running.keep(told.put_nowait, Pauses(0.01, 0.03)))
+        for pause in ("0.01", "0.02", "0.03", "0.03"):
+            pid = running.pid("second")
+            os.kill(pid, signal.SIGKILL)
+            assert (await told.get()).startswith(f"second ended with code -9: it is started again in {pause} s\n  told")
+            assert await told.get() == "second is ready again"
+            assert (running.address("second"), running.pid("first")) == (address, first)
+            assert running.pid("second") != pid
+        keeping.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await keeping
+    assert told.empty()
+    assert [name for name, line in lines.all if line == "bye"] == ["second", "first"]
 
 
 async def test_a_service_that_cannot_start_is_told_with_its_last_words(tmp_path: Path, lines: Lines) -> None:
