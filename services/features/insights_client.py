@@ -26,7 +26,6 @@ _AT_ONCE = 5_000
 _WAIT_SECONDS = 60
 _TIMEOUT_SECONDS = 120.0
 _TRIES = 5
-_PAUSE_SECONDS = 0.5
 _AGAIN = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
 _FIELD = "goal.insight.insight"
 
@@ -38,6 +37,8 @@ class InsightsClient:
     target: str
     key: str = field(repr=False)
     ca_file: Path | None = None
+    pause_seconds: float = 0.5
+    """Before the second try; twice as long before each one after."""
 
     @classmethod
     def of(cls, settings: FeaturesSettings) -> "InsightsClient | None":
@@ -71,7 +72,7 @@ class InsightsClient:
                     min_position=question.position,
                 )
                 request.wait_timeout.FromSeconds(_WAIT_SECONDS)
-                answer = _answered(stub, request, metadata)
+                answer = self._answered(stub, request, metadata)
                 found += [state == insight_pb2.STATE_APPLIES for state in answer.states]
         return found
 
@@ -80,22 +81,22 @@ class InsightsClient:
             return grpc.insecure_channel(self.target)
         return grpc.secure_channel(self.target, tls.client_credentials(self.ca_file))
 
-
-def _answered(
-    stub: InsightServiceStub, request: messages.BatchEvaluateInsightRequest, metadata: tuple[tuple[str, str], ...]
-) -> messages.BatchEvaluateInsightResponse:
-    """The answer; raises NotFound, InvalidArgument, FailedPrecondition, and Unavailable after some tries."""
-    failure: grpc.RpcError | None = None
-    for attempt in range(_TRIES):
-        try:
-            return stub.BatchEvaluateInsight(request, metadata=metadata, timeout=_TIMEOUT_SECONDS)
-        except grpc.RpcError as error:
-            failure = error
-            if error.code() not in _AGAIN:
-                break
-            time.sleep(_PAUSE_SECONDS * 2**attempt)
-    assert failure is not None, "an answer returns"
-    raise _refusal(failure, request) from failure
+    def _answered(
+        self,
+        stub: InsightServiceStub,
+        request: messages.BatchEvaluateInsightRequest,
+        metadata: tuple[tuple[str, str], ...],
+    ) -> messages.BatchEvaluateInsightResponse:
+        """The answer; raises NotFound, InvalidArgument, FailedPrecondition, and Unavailable after some tries."""
+        attempt = 1
+        while True:
+            try:
+                return stub.BatchEvaluateInsight(request, metadata=metadata, timeout=_TIMEOUT_SECONDS)
+            except grpc.RpcError as error:
+                if attempt == _TRIES or error.code() not in _AGAIN:
+                    raise _refusal(error, request) from error
+            time.sleep(self.pause_seconds * 2 ** (attempt - 1))
+            attempt += 1
 
 
 def _refusal(
