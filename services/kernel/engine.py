@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from services.kernel import timers
-from services.kernel.aggregates.base import Bounds, stream_of
+from services.kernel.aggregates.base import Bounds
 from services.kernel.aggregations import Aggregation
 from services.kernel.column import Column
 from services.kernel.columns import EventBatch
@@ -27,7 +27,7 @@ from services.kernel.rows import grown
 from services.kernel.sessions import settle_sessions
 from services.kernel.storing import store_events
 from services.kernel.timeorder import TimeOrder
-from services.kernel.windows import MAX_US, MIN_US, Lifetime
+from services.kernel.windows import MIN_US, Lifetime
 
 __all__ = ["Engine", "Reading", "Status"]
 
@@ -36,14 +36,8 @@ class Engine:
     """The aggregates of one attribute key over one project's events."""
 
     def __init__(
-        self,
-        attribute_key: str,
-        aggregations: Sequence[Aggregation],
-        complete_since_us: int | None = None,
-        *,
-        future_inside: bool = False,
+        self, attribute_key: str, aggregations: Sequence[Aggregation], complete_since_us: int | None = None
     ) -> None:
-        """With `future_inside`, events later than t count at once, and windows only have a start."""
         self.attribute_key = attribute_key
         self.aggregations = tuple(aggregations)
         self.complete_since_us = complete_since_us
@@ -53,7 +47,6 @@ class Engine:
         self.key_codes = Interner()
         self.registry = Registry(self.aggregations)
         self.memory = self.registry.memory
-        self.memory.future_inside = future_inside
         self._answers = Answers(self.aggregations, self.registry, complete_since_us)
         self._gatherer = Gatherer(self.aggregations, self.registry, self._answers)
         self._index = {aggregation: i for i, aggregation in reversed(list(enumerate(self.aggregations)))}
@@ -132,7 +125,7 @@ class Engine:
         columns = memory.store.columns
         times, keys = columns.times[rows], columns.keys[rows]
         self._note(keys, position)
-        inside = rows[times < memory.inside_us]
+        inside = rows[times < memory.now_us]
         for windowed in self.registry.windows:
             windowed.leave(self._within(windowed.bounds, inside))
         flags = columns.flags[rows].copy()
@@ -150,8 +143,7 @@ class Engine:
         memory = self.memory
         before, now = memory.now_us, max(t_us, memory.now_us)
         columns = memory.store.columns
-        waits = now > before and not memory.future_inside
-        entering = self._order.between(before, now).copy() if waits else np.empty(0, np.int32)
+        entering = self._order.between(before, now).copy()
         memory.now_us = now
         for bounds in self.registry.all_bounds:
             if bounds.ttl_us is None:
@@ -162,7 +154,7 @@ class Engine:
         if new is not None and len(new):
             times = columns.times[new]
             self._order.add(times, new)
-            entering = np.concatenate([entering, new[times < memory.inside_us]])
+            entering = np.concatenate([entering, new[times < memory.now_us]])
             self._note(columns.keys[new], position)
         if len(entering):
             self._note(columns.keys[entering])
@@ -171,8 +163,7 @@ class Engine:
     def _move(self, bounds: Bounds, before_us: int) -> None:
         """Moves the start of a window; what was inside and is behind it leaves."""
         lower = max(bounds.window.lower_bound_us(self.memory.now_us), bounds.lower_us)
-        inside_before_us = MAX_US if self.memory.future_inside else before_us
-        leaving = self._order.between(bounds.lower_us, min(lower, inside_before_us))
+        leaving = self._order.between(bounds.lower_us, min(lower, before_us))
         bounds.lower_us = lower
         if not len(leaving):
             return
@@ -218,14 +209,6 @@ class Engine:
     def next_change_us(self) -> int | None:
         """The next instant t at which time alone changes a value, or None. Not counted: the time_since functions."""
         return timers.next_change_us(self.memory, self.registry.all_bounds, self._order)
-
-    def next_change_of(self, code: int, index: int | None = None) -> int | None:
-        """The same for one key, and for one aggregation if its place is given."""
-        if index is None:
-            return timers.next_change_of(self.memory, self.registry.all_bounds, code, None)
-        aggregation = self.aggregations[index]
-        bit = self.registry.bit(stream_of(aggregation))
-        return timers.next_change_of(self.memory, [self.registry.bounds(aggregation)], code, bit)
 
     # Who changed.
 

@@ -42,7 +42,7 @@ def settle_sessions(
         starts,
         *bit,
         np.int64(ttl_us),
-        np.int64(memory.inside_us),
+        np.int64(memory.now_us),
         np.sort(rows),
         leaving,
         entering,

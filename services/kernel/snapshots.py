@@ -44,7 +44,6 @@ def freeze(fold: Fold) -> tuple[dict[str, Any], Arrays]:
             {
                 "attribute_key": engine.attribute_key,
                 "complete_since_us": engine.complete_since_us,
-                "future_inside": engine.memory.future_inside,
                 "aggregations": [to_json(aggregation) for aggregation in engine.aggregations],
             }
         )
@@ -109,12 +108,7 @@ def thaw(manifest: dict[str, Any], arrays: Arrays) -> Fold:
     fold.events = manifest["events"]
     for i, described in enumerate(manifest["engines"]):
         aggregations = [from_json(aggregation) for aggregation in described["aggregations"]]
-        engine = Engine(
-            described["attribute_key"],
-            aggregations,
-            described["complete_since_us"],
-            future_inside=described["future_inside"],
-        )
+        engine = Engine(described["attribute_key"], aggregations, described["complete_since_us"])
         engine.load(named(f"engine{i}"))
         fold.engines.append(engine)
     return fold

@@ -6,20 +6,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from services.kernel.aggregates.base import Bounds, Memory
-from services.kernel.jit import compiled
-from services.kernel.rows import Bit, Rows
-from services.kernel.timelines import Lists, lower_bound
 from services.kernel.timeorder import TimeOrder
 from services.kernel.windows import Lifetime
-
-_NONE = np.int64(2**63 - 1)
-_ALL = np.uint64(2**64 - 1)
 
 
 def next_change_us(memory: Memory, all_bounds: Iterable[Bounds], order: TimeOrder) -> int | None:
     """The next instant t at which time alone changes a value of any key, or None. Not counted: the time since."""
     found: list[int] = []
-    pending = order.next_time(memory.inside_us)
+    pending = order.next_time(memory.now_us)
     if pending is not None:
         found.append(pending + 1)
     for bounds in all_bounds:
@@ -28,30 +22,6 @@ def next_change_us(memory: Memory, all_bounds: Iterable[Bounds], order: TimeOrde
             found += [] if last is None else [last + bounds.ttl_us + 1]
         elif not isinstance(bounds.window, Lifetime):
             oldest = order.next_time(bounds.lower_us)
-            leaves = None if oldest is None else bounds.window.leaves_at_us(oldest)
-            found += [] if leaves is None else [leaves]
-    return min(found, default=None)
-
-
-def next_change_of(memory: Memory, all_bounds: Iterable[Bounds], key: int, bit: Bit | None) -> int | None:
-    """The same for one key, and for the rows of one stream if `bit` is given."""
-    word, mask = (0, _ALL) if bit is None else bit
-    columns, lists = memory.store.columns, memory.timelines.lists
-
-    def first_time(from_us: int) -> int | None:
-        time = int(_first_time(lists, columns, key, np.int64(from_us), word, mask))
-        return None if time == _NONE else time
-
-    found: list[int] = []
-    pending = first_time(memory.inside_us)
-    if pending is not None:
-        found.append(pending + 1)
-    for bounds in all_bounds:
-        if bounds.ttl_us is not None:
-            last = first_time(memory.now_us - bounds.ttl_us)
-            found += [] if last is None else [last + bounds.ttl_us + 1]
-        elif not isinstance(bounds.window, Lifetime):
-            oldest = first_time(bounds.lower_us)
             leaves = None if oldest is None else bounds.window.leaves_at_us(oldest)
             found += [] if leaves is None else [leaves]
     return min(found, default=None)
@@ -70,13 +40,3 @@ def keys_moved_since(
             first, last = bounds.window.lower_bound_us(t_us), bounds.lower_us
         found.append(keys[order.between(first, last)])
     return found
-
-
-@compiled
-def _first_time(lists: Lists, columns: Rows, key: int, from_us: np.int64, word: int, mask: np.uint64) -> np.int64:
-    """The time of the first row of a key that is not before an instant and has one of the bits."""
-    for i in range(lower_bound(lists, columns, key, from_us), lists.length[key]):
-        row = lists.pool[lists.start[key] + i]
-        if columns.flags[row, word] & mask or mask == _ALL:
-            return np.int64(columns.times[row])
-    return _NONE

@@ -19,7 +19,7 @@ from services.kernel.expressions import Expression, Property
 from services.kernel.interning import Interner
 from services.kernel.rows import Bit, RowStore
 from services.kernel.timelines import Timelines
-from services.kernel.windows import MAX_US, MIN_US, Window
+from services.kernel.windows import MIN_US, Window
 
 Value = int | float | str | bool | list["int | float | str | bool"] | dict["int | float | str | bool", int]
 Scalar = int | float | str | bool
@@ -83,14 +83,7 @@ class Memory:
     timelines: Timelines
     strings: Interner
     now_us: int = MIN_US
-    """The instant t."""
-    future_inside: bool = False
-    """Whether rows of t and later are inside too."""
-
-    @property
-    def inside_us(self) -> int:
-        """Rows before this instant are inside."""
-        return MAX_US if self.future_inside else self.now_us
+    """The instant t: rows before it are inside."""
 
 
 class State(ABC):

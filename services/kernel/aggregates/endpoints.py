@@ -63,7 +63,7 @@ class Last(RowByKey, StreamState):
             memory.store.columns,
             rows[had_bit],
             *self.bit,
-            np.int64(memory.inside_us),
+            np.int64(memory.now_us),
         )
 
 
@@ -85,7 +85,7 @@ class First(RowByKey, WindowedState):
             np.int64(self.bounds.lower_us),
             self.bounds.session_starts,
             per_key,
-            np.int64(memory.inside_us),
+            np.int64(memory.now_us),
         )
 
     def forget(self, rows: NDArray[np.int32], had_bit: NDArray[np.bool_]) -> None:

@@ -54,7 +54,7 @@ class _Staircase(StreamState):
         keys = _clear_steps(self.steps.lists, columns, rows[had_bit])
         for key in np.unique(keys[keys >= 0]):
             of_key = timelines.rows_of(int(key))
-            self.enter(of_key[columns.times[of_key] < self.memory.inside_us])
+            self.enter(of_key[columns.times[of_key] < self.memory.now_us])
 
     def first_inside(self, key: int, lower_us: int) -> int:
         """The row of the first step that is not before `lower_us`, or -1."""

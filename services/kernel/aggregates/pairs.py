@@ -94,7 +94,7 @@ class Pairs(StreamState):
             rows[had_bit],
             *self.bit,
             self.values,
-            np.int64(memory.inside_us),
+            np.int64(memory.now_us),
         )
 
     def forget_key(self, key: int) -> None:
