@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from services.ingest.archive import MIGRATIONS, Archive, ArchivePolicy
+from services.ingest.archive import MIGRATIONS, Archive, ArchivePolicy, CompactionPolicy
 from services.ingest.log import EventLog, open_log
 from services.kernel.building import EventRow, build_batch
 from services.kernel.columns import EventBatch, to_ipc
@@ -70,7 +70,8 @@ async def opened(folder: Path, policy: ArchivePolicy | None = None) -> AsyncIter
 
 async def main(folder: str, first: int) -> None:
     """Appends and archives without end."""
-    policy = ArchivePolicy(flush_bytes=20_000, flush_seconds=0.05, poll_seconds=0.01)
+    compaction = CompactionPolicy(ranges=4)
+    policy = ArchivePolicy(flush_bytes=20_000, flush_seconds=0.05, poll_seconds=0.01, compaction=compaction)
     chance = random.Random(first)
     async with opened(Path(folder), policy) as (log, archive):
         archiving = asyncio.create_task(archive.run())

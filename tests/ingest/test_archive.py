@@ -489,6 +489,7 @@ async def test_every_acknowledged_event_is_archived_once_after_kills_at_any_mome
         first = acknowledged
     async with opened(tmp_path) as (log, archive):
         await archive.flush(PROJECT)
+        await archive.compact(PROJECT)
         blobs = FolderBlobStore(tmp_path / "blobs")
         table = await archived(archive, blobs)
         counts = Counter(table.column("event_id").to_pylist())

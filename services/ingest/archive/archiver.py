@@ -12,8 +12,9 @@ import asyncio
 import logging
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from services.ingest.archive.compaction import CompactionPolicy, Compactor
 from services.ingest.archive.files import ArchiveFile, Written, write_files
 from services.ingest.archive.index import ArchiveIndex, Progress
 from services.ingest.archive.sightings import Sightings, SightingsStore
@@ -36,6 +37,8 @@ class ArchivePolicy:
     flush_seconds: float = 300.0
     poll_seconds: float = 1.0
     """How often this is looked at."""
+    compaction: CompactionPolicy = field(default_factory=CompactionPolicy)
+    """When small ranges become one."""
 
 
 @dataclass(slots=True)
@@ -69,7 +72,9 @@ class Archive:
         self._policy = policy
         self._sightings: dict[str, Sightings] = {}
         self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._compactor = Compactor(database, blobs, policy.compaction)
         self._archived: dict[str, int] = {}
+        self._compacted: dict[str, int] = {}
         self._lags: dict[str, _Lag] = {}
 
     async def run(self) -> None:
@@ -87,6 +92,9 @@ class Archive:
             if await self._due(project):
                 await self.flush(project)
                 self._lags.pop(project, None)
+            # Also after what others asked to be archived.
+            if self._archived[project] != self._compacted.get(project):
+                await self.compact(project)
         except InklingError as error:
             _LOGGER.warning("a project could not be archived now: %s", error.message)
         except Exception:
@@ -126,6 +134,16 @@ class Archive:
         async with self._locks[project]:
             await self._save(project)
         return position
+
+    async def compact(self, project: str) -> int:
+        """Merges small ranges when there are many; returns how many files there are less."""
+        async with self._locks[project]:
+            archived = self._archived.get(project, 0)
+            fewer = await self._compactor.compact(project)
+            self._compacted[project] = archived
+        if fewer:
+            _LOGGER.info("the archive has %d files less", fewer)
+        return fewer
 
     def quiet(self, project: str) -> asyncio.Lock:
         """While it is held, this process archives nothing of the project."""

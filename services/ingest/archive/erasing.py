@@ -16,6 +16,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from services.ingest.archive.archiver import Archive
+from services.ingest.archive.compaction import CompactionPolicy, Compactor
 from services.ingest.archive.files import ArchiveFile, read_file, written_anew
 from services.ingest.archive.index import ArchiveIndex
 from services.kernel.columns import EventBatch, key_column
@@ -48,6 +49,7 @@ class ArchiveEraser:
         self._index = index
         self._blobs = blobs
         self._archive = archive
+        self._compactor = Compactor(index.database, blobs, CompactionPolicy())
 
     async def read(self, project: str, attribute_key: str, up_to: int) -> AsyncIterator[Positioned]:
         """The events up to a position, with one key's column, file by file."""
@@ -67,6 +69,8 @@ class ArchiveEraser:
         if self._archive is not None:
             await self._archive.flush(project)
         async with self._quiet(project):
+            # Files that were merged into others, and those of a merging that was interrupted.
+            await self._compactor.tidy(project)
             # Files that retention took out of sight, and was interrupted before it deleted them.
             for file in await self._index.condemn(project, _NEVER_US):
                 await self._drop(file)
@@ -79,6 +83,11 @@ class ArchiveEraser:
         A crash may leave some: of a range that was then archived otherwise. Listing also removes unfinished files of
         long ago.
         """
+        async with self._quiet(project):
+            await self._compactor.tidy(project)
+            return await self._delete_unknown(project)
+
+    async def _delete_unknown(self, project: str) -> int:
         # The files first: one whose range is finished meanwhile is known when the index is asked.
         found = {blob.key for blob in await self._blobs.list(f"archive/{project}/")}
         position = (await self._index.progress(project)).position

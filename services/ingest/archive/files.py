@@ -9,7 +9,7 @@ Parquet has dictionaries of its own: the log's would carry every text of the ran
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
@@ -124,6 +124,24 @@ def written_anew(file: ArchiveFile, table: pa.Table) -> bytes:
     occurred = table.column("occurred_at").to_numpy()
     span = (int(occurred.min()), int(occurred.max()))
     return _to_parquet(table, file.project, file.first_position, file.last_position, span)
+
+
+def merged(file: ArchiveFile, tables: Sequence[pa.Table]) -> Written:
+    """One file of the events of several, which are given in the order of the log and are of the file's hour."""
+    table = pa.concat_tables(tables, promote_options="default").unify_dictionaries().combine_chunks()
+    names = sorted_columns(name for name in table.column_names if name != "position")
+    table = table.select(["position", *names])
+    occurred = table.column("occurred_at").to_numpy()
+    span = (int(occurred.min()), int(occurred.max()))
+    content = _to_parquet(table, file.project, file.first_position, file.last_position, span)
+    measured = replace(
+        file,
+        min_occurred_us=span[0],
+        max_occurred_us=span[1],
+        event_count=table.num_rows,
+        size_bytes=len(content),
+    )
+    return Written(measured, content)
 
 
 def _to_parquet(table: pa.Table, project: str, first: int, last: int, span: tuple[int, int]) -> bytes:

@@ -28,7 +28,7 @@ _PROGRESS = sa.Table(
     sa.Column("pending", sa.BigInteger),
     sa.Column("complete_since_us", sa.BigInteger),
 )
-_FILES = sa.Table(
+FILES = sa.Table(
     "archive_files",
     _METADATA,
     sa.Column("project", sa.String, primary_key=True),
@@ -41,8 +41,8 @@ _FILES = sa.Table(
     sa.Column("size_bytes", sa.BigInteger),
     sa.Column("condemned", sa.Boolean),
 )
-_FILE_COLUMNS = [
-    _FILES.c[name]
+FILE_COLUMNS = [
+    FILES.c[name]
     for name in (
         "project",
         "hour_us",
@@ -54,6 +54,7 @@ _FILE_COLUMNS = [
         "size_bytes",
     )
 ]
+"""The fields of an `ArchiveFile`, in its order."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +74,11 @@ class ArchiveIndex:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+
+    @property
+    def database(self) -> Database:
+        """Where it is."""
+        return self._database
 
     async def progress(self, project: str) -> Progress:
         """How far a project is archived; nothing yet when it is unknown."""
@@ -105,7 +111,7 @@ class ArchiveIndex:
             if cast("CursorResult[object]", finished).rowcount != 1:
                 return False
             if files:
-                await session.execute(sa.insert(_FILES), [asdict(file) | {"condemned": False} for file in files])
+                await session.execute(sa.insert(FILES), [asdict(file) | {"condemned": False} for file in files])
             return True
 
     async def find(
@@ -123,31 +129,31 @@ class ArchiveIndex:
 
         They come by last position, then hour; `after` is where to go on, `limit` how many to give.
         """
-        query = sa.select(*_FILE_COLUMNS).where(
-            _FILES.c.project == project, _FILES.c.last_position > after_position, ~_FILES.c.condemned
+        query = sa.select(*FILE_COLUMNS).where(
+            FILES.c.project == project, FILES.c.last_position > after_position, ~FILES.c.condemned
         )
         if last_position is not None:
-            query = query.where(_FILES.c.first_position <= last_position)
+            query = query.where(FILES.c.first_position <= last_position)
         if start_us is not None:
-            query = query.where(_FILES.c.max_occurred_us >= start_us)
+            query = query.where(FILES.c.max_occurred_us >= start_us)
         if end_us is not None:
-            query = query.where(_FILES.c.min_occurred_us < end_us)
+            query = query.where(FILES.c.min_occurred_us < end_us)
         if after is not None:
-            query = query.where(sa.tuple_(_FILES.c.last_position, _FILES.c.hour_us) > sa.tuple_(*after))
+            query = query.where(sa.tuple_(FILES.c.last_position, FILES.c.hour_us) > sa.tuple_(*after))
         async with self._database.session(read_only=True) as session:
-            rows = await session.execute(query.order_by(_FILES.c.last_position, _FILES.c.hour_us).limit(limit))
+            rows = await session.execute(query.order_by(FILES.c.last_position, FILES.c.hour_us).limit(limit))
             return [ArchiveFile(*row) for row in rows]
 
     async def condemn(self, project: str, before_occurred_us: int) -> list[ArchiveFile]:
         """Takes the files out of sight all of whose events are older; returns all that are out of sight."""
         async with self._database.session() as session:
-            mine = _FILES.c.project == project
-            old = (mine, _FILES.c.max_occurred_us < before_occurred_us, ~_FILES.c.condemned)
-            newest = await session.scalar(sa.select(sa.func.max(_FILES.c.max_occurred_us)).where(*old))
+            mine = FILES.c.project == project
+            old = (mine, FILES.c.max_occurred_us < before_occurred_us, ~FILES.c.condemned)
+            newest = await session.scalar(sa.select(sa.func.max(FILES.c.max_occurred_us)).where(*old))
             if newest is not None:
-                await session.execute(sa.update(_FILES).where(*old).values(condemned=True))
+                await session.execute(sa.update(FILES).where(*old).values(condemned=True))
                 await _raise_complete_since(session, project, newest + 1)
-            rows = await session.execute(sa.select(*_FILE_COLUMNS).where(mine, _FILES.c.condemned))
+            rows = await session.execute(sa.select(*FILE_COLUMNS).where(mine, FILES.c.condemned))
             return [ArchiveFile(*row) for row in rows]
 
     async def note_missing(self, project: str, complete_since_us: int) -> None:
@@ -160,11 +166,11 @@ class ArchiveIndex:
         changed = ("min_occurred_us", "max_occurred_us", "event_count", "size_bytes")
         async with self._database.session() as session:
             await session.execute(
-                sa.update(_FILES)
+                sa.update(FILES)
                 .where(
-                    _FILES.c.project == file.project,
-                    _FILES.c.hour_us == file.hour_us,
-                    _FILES.c.last_position == file.last_position,
+                    FILES.c.project == file.project,
+                    FILES.c.hour_us == file.hour_us,
+                    FILES.c.last_position == file.last_position,
                 )
                 .values({name: getattr(file, name) for name in changed} | {"condemned": condemned})
             )
@@ -173,10 +179,10 @@ class ArchiveIndex:
         """Removes a file from the index, once it is deleted."""
         async with self._database.session() as session:
             await session.execute(
-                sa.delete(_FILES).where(
-                    _FILES.c.project == file.project,
-                    _FILES.c.hour_us == file.hour_us,
-                    _FILES.c.last_position == file.last_position,
+                sa.delete(FILES).where(
+                    FILES.c.project == file.project,
+                    FILES.c.hour_us == file.hour_us,
+                    FILES.c.last_position == file.last_position,
                 )
             )
 
