@@ -107,8 +107,19 @@ class PastReader:
         """What the archive holds."""
         return await self._listings.listing(project, settle=settle)
 
-    async def answer(self, project: str, question: Question, position: int = 0) -> Recomputed:
-        """The values at the pairs, by the records up to a position, 0 for all that are in the log now."""
+    async def reaching(self, project: str, position: int) -> ArchiveListing:
+        """What the archive holds, at least up to a position of the log; 0: all that is in the log now.
+
+        What is in the log is only archived first when it is needed: each time makes files of its own.
+        """
+        if position:
+            listing = await self.listing(project, settle=False)
+            if listing.position >= position:
+                return listing
+        return await self.listing(project)
+
+    async def answer(self, project: str, question: Question, position: int = 0, known: int = 0) -> Recomputed:
+        """The values at the pairs, by the records up to a position; see `compute`."""
 
         def compute(listing: ArchiveListing, until: int) -> list[Column]:
             engine = AsOf(question.attribute_key, question.aggregations, 0, listing.complete_since_us)
@@ -117,15 +128,19 @@ class PastReader:
                 engine.add(batch)
             return ask(engine, question.pairs)
 
-        return await self.compute(project, position, compute)
+        return await self.compute(project, position, compute, known)
 
     async def compute(
-        self, project: str, position: int, work: Callable[[ArchiveListing, int], list[Column]]
+        self, project: str, position: int, work: Callable[[ArchiveListing, int], list[Column]], known: int = 0
     ) -> Recomputed:
-        """Does work over the archive up to a position in a thread; again when a file went away meanwhile."""
+        """Does work over the archive in a thread; again when a file went away meanwhile.
+
+        The records up to `position` count; with 0 all that are archived, those up to `known` at least, and with 0 for
+        that too all that are in the log now.
+        """
         async with self._slots:
             for _ in range(_TRIES):
-                listing = await self.listing(project)
+                listing = await self.reaching(project, position or known)
                 until = min(position or listing.position, listing.position)
                 try:
                     return Recomputed(await asyncio.to_thread(work, listing, until), until)
@@ -171,8 +186,9 @@ async def profiles_at(
     compiled: Callable[[Past], CompiledSelection],
     pairs: Sequence[Pair],
     position: int = 0,
+    known: int = 0,
 ) -> tuple[list[bytes], int]:
-    """The entries of `Profile.values` for each pair, and the position up to which they hold.
+    """The entries of `Profile.values` for each pair, and the position up to which they hold; see `PastReader.compute`.
 
     `compiled` compiles the selection against what stands for a projection.
     """
@@ -180,10 +196,10 @@ async def profiles_at(
     selection = compiled(past)
     reached = position
     for attribute_key, engine in past.engines.items():
-        found = await reader.answer(project, Question(attribute_key, engine.aggregations, pairs), reached)
+        found = await reader.answer(project, Question(attribute_key, engine.aggregations, pairs), reached, known)
         engine.columns, reached = found.columns, found.position
     if not past.engines:
-        reached = min(position or 2**63 - 1, (await reader.listing(project)).position)
+        reached = min(position or 2**63 - 1, (await reader.reaching(project, position or known)).position)
     written = []
     for past.place, pair in enumerate(pairs):
         written.append(selection.values(pair.key_value))

@@ -107,6 +107,7 @@ class HistoryServicer:
             lambda past: compiled_then(project, selection, request.attribute_key, past),
             pairs,
             request.position,
+            known_position(project),
         )
         return b"".join(
             wire.delimited(1, meant.profile_of(request.key_value, values, position, as_of_field(instant)))
@@ -153,8 +154,13 @@ class HistoryServicer:
             found[:] = [explained]
             return explained.columns
 
-        reached = await self._reader.compute(project.name, position, compute)
+        reached = await self._reader.compute(project.name, position, compute, known_position(project))
         return found[0], reached.position
+
+
+def known_position(project: Project) -> int:
+    """Up to where records were applied: nobody can have read of later ones here. 0 while nothing is served."""
+    return 0 if project.projection is None else project.projection.position
 
 
 def _explanation_message(

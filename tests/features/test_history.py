@@ -12,6 +12,7 @@ from inkling.features.v1 import definition_service_pb2 as definitions
 from inkling.features.v1 import profile_history_pb2 as history
 from inkling.features.v1 import profile_pb2
 from inkling.features.v1 import profile_service_pb2 as profiles
+from services.features.archive import ArchiveListing
 from services.features.settings import FeaturesSettings
 from services.kernel.columns import DELETE, REPLACE
 from services.runtime.clocks import ManualClock
@@ -273,3 +274,40 @@ async def test_without_a_selection_only_keys_are_listed(shop: Client) -> None:
     assert (code, reason) == (grpc.StatusCode.INVALID_ARGUMENT, "BAD_SELECTION")
     page = await shop.profiles.ListProfiles(history.ListProfilesRequest(attribute_key="account_id"))
     assert not page.profiles
+
+
+async def test_the_log_is_archived_for_a_question_only_when_the_archive_is_behind(
+    served_settings: FeaturesSettings, log: MemoryLog, clock: ManualClock
+) -> None:
+    class Behind(MemoryListings):
+        """Holds what was in the log when it was settled last."""
+
+        def __init__(self) -> None:
+            super().__init__(log, served_settings.archive_root)
+            self.held = ArchiveListing("default", (), 0, None, log.settings.horizon_us)
+            self.settled = 0
+
+        async def listing(self, project: str, *, settle: bool = True) -> ArchiveListing:
+            if settle:
+                self.settled += 1
+                self.held = await super().listing(project)
+            return self.held
+
+    await log.append(*EVENTS)
+    listings = Behind()
+    async with serving(served_settings, log, clock, listings) as client:
+        request = definitions.CreateAttributeGroupRequest(
+            group_id="shopping",
+            attribute_group=groups_pb2.AttributeGroup(attribute_key="user_id", attributes=ATTRIBUTES),
+        )
+        await client.definitions.CreateAttributeGroup(request)
+        await client.publish(GROUP)
+        for _ in range(3):
+            served = await get(client, "u1")
+            assert await past(client, "u1", served.as_of_time) == [served]
+        assert listings.settled == 1
+        await log.append(purchase(50, "u1", NOW_US - 1, 9.0))
+        served = await get(client, "u1", position=len(log.rows))
+        assert await past(client, "u1", served.as_of_time) == [served]
+        assert await past(client, "u1", served.as_of_time, position=3) != [served]
+        assert listings.settled == 2
