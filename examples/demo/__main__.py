@@ -5,6 +5,7 @@ import os
 import sys
 import tempfile
 import time
+from collections import deque
 from datetime import timedelta
 from pathlib import Path
 
@@ -174,15 +175,17 @@ async def make_keys(data_dir: Path) -> dict[str, str]:
         return {project: (await store.create(project, roles))[1] for project in ("default", "figures")}
 
 
-async def run(screen: Screen, data_dir: Path) -> None:
-    """Starts everything, runs the steps and stops everything."""
+async def run(screen: Screen, data_dir: Path, lines: deque[str]) -> None:
+    """Starts everything, runs the steps and stops everything; `lines` are the last of what the services print."""
     screen.step("Start the services as processes on this machine: SQLite and a folder, nothing else")
     screen.note("the first start on a machine compiles the kernel's loops: that may take half a minute")
     keys = await make_keys(data_dir)
     # Its own environment: whatever the caller has set for a suite of theirs is not meant for this one.
     environ = {name: value for name, value in os.environ.items() if not name.startswith("INKLING_")}
     ports = {spec.name: 0 for spec in SERVICES}
-    async with Suite(data_dir, environ=environ, ports=ports) as suite:
+    async with Suite(
+        data_dir, environ=environ, ports=ports, on_line=lambda name, line: lines.append(f"{name:<9} {line}")
+    ) as suite:
         await suite.start()
         for name in suite.names:
             screen.note(f"{name:<9} {suite.address(name)}  pid {suite.pid(name)}")
@@ -200,12 +203,14 @@ async def run(screen: Screen, data_dir: Path) -> None:
 def main() -> int:
     """Runs the demo: 0 when everything holds, 1 when not."""
     screen = Screen(Console(highlight=False))
+    lines: deque[str] = deque(maxlen=40)
     screen.console.print("[bold]Inkling[/]: real purchases in, exact attributes out, through the running services")
     try:
         with tempfile.TemporaryDirectory(prefix="inkling-demo-") as folder:
-            asyncio.run(run(screen, Path(folder)))
+            asyncio.run(run(screen, Path(folder), lines))
     except (DifferenceError, SuiteError, InklingError, FileNotFoundError, ValueError) as error:
         screen.console.print(f"\n[bold red]The demo failed:[/] {error}", markup=True)
+        screen.console.print("\n".join(["What the services said last:", *lines]), markup=False)
         return 1
     screen.console.print(
         f"\n[bold green]All of it holds[/], after {screen.seconds:.0f} s. Next, type:\n\n"
