@@ -7,7 +7,7 @@ import sys
 
 NAMES = (
     *("attributes", "asof", "datasets", "export", "insights"),
-    *("ingest", "properties", "serving", "segments", "log", "decode"),
+    *("ingest", "properties", "serving", "segments", "log", "decode", "rules"),
 )
 
 

@@ -145,6 +145,8 @@ def back_test(
     with connection.of(context).client() as client:
         found = client.rules.back_test(rule, days=days, max_hits=hits)
     print_table(["when", "user", "count", "sum"], [[instant(h.event_time), h.user, h.count, h.sum] for h in found.hits])
+    if found.HasField("complete_since_time"):
+        say(f"the log was trimmed: events before {instant(found.complete_since_time)} are lacking")
     say(f"{found.hit_count:,} hits of {found.user_count:,} users; it holds for {found.holding_count:,} at the end")
 
 

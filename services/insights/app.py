@@ -19,6 +19,7 @@ from services.insights.forgetting import Forgetter
 from services.insights.managing import Manager
 from services.insights.metrics import InsightMetrics
 from services.insights.projects import Projects
+from services.insights.rules.service import Rules
 from services.insights.rules_app import RULE_MIGRATIONS, RulesLinks, open_delivery, open_rules
 from services.insights.servicer_changes import internal_service
 from services.insights.servicer_insights import InsightServicer
@@ -43,7 +44,12 @@ class App:
 
     services: tuple[Service, ...]
     projects: Projects
+    rules: Rules
     registry: CollectorRegistry
+
+    async def wait_ready(self) -> None:
+        """Returns once insights and rules have caught up with their logs as they stood at the start."""
+        await asyncio.gather(self.projects.wait_ready(), self.rules.wait_ready())
 
 
 async def main(settings: InsightsSettings) -> None:
@@ -62,7 +68,7 @@ async def main(settings: InsightsSettings) -> None:
             rules=RulesLinks(IngestFeed(channel, "rules", settings.ingest_compression), delivery),
         ) as app,
     ):
-        await serve(settings, app.services, ready=app.projects.wait_ready(), registry=app.registry)
+        await serve(settings, app.services, ready=app.wait_ready(), registry=app.registry)
 
 
 @asynccontextmanager
@@ -93,10 +99,11 @@ async def open_app(
         ):
             registry = CollectorRegistry()
             registry.register(InsightMetrics(projects))
+            registry.register(ruling.metrics)
             servicer = InsightServicer(projects, Manager(projects), tokens)
             internal = internal_service(projects, Forgetter(projects, ruling.rules, database), DOMAIN)
             services = (_service(servicer, QueryServicer(projects)), ruling.service, internal)
-            yield App(services, projects, registry)
+            yield App(services, projects, ruling.rules, registry)
 
 
 def _service(insights: InsightServicer, queries: QueryServicer) -> Service:

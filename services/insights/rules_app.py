@@ -11,14 +11,16 @@ import httpx
 
 from services.following.feed import Feed
 from services.insights.actions.clients import ServiceDelivery
+from services.insights.actions.counting import CountedOutbox
 from services.insights.actions.delivery import Delivery, ExecutorSettings
 from services.insights.actions.executor import Executor
-from services.insights.actions.outbox import Outbox
 from services.insights.actions.webhooks import TIMEOUT_SECONDS, Webhooks, WebhookSecrets
+from services.insights.rules.metrics import RuleMetrics
 from services.insights.rules.service import Rules
 from services.insights.rules.store import MIGRATIONS, RuleStore
 from services.insights.servicer_rules import RuleServicer, rule_service
 from services.insights.settings import InsightsSettings
+from services.kernel.fold import DAY_US
 from services.runtime.blobs import BlobStore
 from services.runtime.clocks import Clock
 from services.runtime.database import Database
@@ -44,6 +46,7 @@ class RulesApp:
 
     rules: Rules
     service: Service
+    metrics: RuleMetrics
 
 
 @asynccontextmanager
@@ -57,22 +60,25 @@ async def open_rules(
     domain: str,
 ) -> AsyncIterator[RulesApp]:
     """Opens the projects with rules, and works their outbox off. The database has `RULE_MIGRATIONS`."""
-    outbox = Outbox(database)
-    rules = Rules(RuleStore(database), outbox, links.feed, blobs, clock)
+    outbox = CountedOutbox(database)
+    memory_us = round(settings.memory_days * DAY_US)
+    rules = Rules(RuleStore(database), outbox, links.feed, blobs, clock, memory_us)
     servicer = RuleServicer(rules, links.feed, tokens, _secrets(settings))
     async with rules.open():
+        counting = asyncio.create_task(outbox.keep_counting(), name="pending actions of rules")
         working: asyncio.Task[None] | None = None
         if links.delivery is not None:
             how = ExecutorSettings(consent_property=settings.consent_property)
             executor = Executor(outbox, links.delivery, rules.limits_of, clock, how)
             working = asyncio.create_task(executor.run(), name="outbox of rules")
         try:
-            yield RulesApp(rules, rule_service(servicer, domain))
+            yield RulesApp(rules, rule_service(servicer, domain), RuleMetrics(rules, outbox))
         finally:
-            if working is not None:
-                working.cancel()
-                with contextlib.suppress(asyncio.CancelledError):
-                    await working
+            for task in (counting, working):
+                if task is not None:
+                    task.cancel()
+                    with contextlib.suppress(asyncio.CancelledError):
+                        await task
 
 
 @asynccontextmanager

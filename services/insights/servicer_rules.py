@@ -10,14 +10,13 @@ from google.protobuf.empty_pb2 import Empty
 
 from inkling.insights.v1 import rule_pb2, rule_service_pb2_grpc
 from inkling.insights.v1 import rule_service_pb2 as messages
-from services.following.feed import Feed
+from services.following.feed import Feed, Part
 from services.insights.actions.webhooks import WebhookSecrets
 from services.insights.rules import wire
 from services.insights.rules.backtest import BackTest, BackTester
 from services.insights.rules.definitions import DEFAULT_USER_KEY, RULE_ID, Rule
 from services.insights.rules.importing import export_table, import_table
 from services.insights.rules.service import Rules
-from services.kernel.columns import EventBatch
 from services.runtime.auth import Role, current_caller
 from services.runtime.errors import DeadlineExceeded, InvalidArgument, Violation
 from services.runtime.paging import PageTokens, page_size
@@ -171,6 +170,8 @@ class RuleServicer(rule_service_pb2_grpc.RuleServiceServicer):
             response.user_count, response.holding_count = found.users, found.holding
             response.event_count, response.action_count = found.events, found.actions
             response.past_hit_count, response.rejected_event_count = found.past_edges, found.rejected
+            if found.complete_since_us is not None:
+                response.complete_since_time.CopyFrom(wire.timestamp(found.complete_since_us))
         return response
 
     async def ListRuleActions(
@@ -194,12 +195,16 @@ class RuleServicer(rule_service_pb2_grpc.RuleServiceServicer):
             raise _out_of_range("max_hits", f"must be from 0 to {MAX_HITS}")
         rule = await self._tested(request.rule)
         project = await self._rules.project(_project())
-        end_us = project.serving().as_of_us
+        end_us, position = project.serving().as_of_us, project.position
         start_us = end_us - request.days * _DAY_US
         async with self._testing:
             tester = BackTester(rule, end_us)
-            async for batch in self._log(project.name, project.position):
-                await asyncio.to_thread(tester.add, batch)
+            async for part in self._log(project.name, position):
+                tester.note_complete_since(part.complete_since_us)
+                batch = part.batch()
+                if batch is not None:
+                    batch = batch.slice(0, position - part.first_position + 1)
+                    await asyncio.to_thread(tester.add, batch)
             found = await asyncio.to_thread(tester.answer, start_us, request.max_hits or 100)
         return _test_message(found, start_us, end_us)
 
@@ -217,12 +222,10 @@ class RuleServicer(rule_service_pb2_grpc.RuleServiceServicer):
         await self._rules.check(_project(), [rule], ["rule"])
         return rule
 
-    async def _log(self, project: str, position: int) -> AsyncIterator[EventBatch]:
+    async def _log(self, project: str, position: int) -> AsyncIterator[Part]:
         async with aclosing(self._feed.follow(project, 0, _TEST_BYTES, stop_at_head=True)) as parts:
             async for part in parts:
-                batch = part.batch()
-                if batch is not None:
-                    yield batch.slice(0, position - part.first_position + 1)
+                yield part
                 if part.last_position >= position:
                     return
 
@@ -242,6 +245,7 @@ def _test_message(found: BackTest, start_us: int, end_us: int) -> messages.BackT
         ],
         start_time=wire.timestamp(max(start_us, 0)),
         end_time=wire.timestamp(max(end_us, 0)),
+        complete_since_time=wire.since_message(found.complete_since_us),
     )
 
 

@@ -184,6 +184,15 @@ class Outbox:
             rows = await session.execute(query.group_by(_ACTIONS.c.state, _ACTIONS.c.reason))
             return {(ActionState(state), reason): count for state, reason, count in rows}
 
+    async def pending(self) -> dict[str, int]:
+        """How many actions wait to be done, by project."""
+        query = sa.select(_ACTIONS.c.project, sa.func.count().label("pending")).where(
+            _ACTIONS.c.state == ActionState.PENDING
+        )
+        async with self._database.session(read_only=True) as session:
+            rows = await session.execute(query.group_by(_ACTIONS.c.project))
+            return {row.project: row.pending for row in rows}
+
     async def page(self, project: str, rule_id: str, before: int, limit: int) -> list[Outgoing]:
         """Actions of a rule (empty: of all), the newest first, with a sequence below `before` (0: any)."""
         query = sa.select(_ACTIONS).where(_ACTIONS.c.project == project)

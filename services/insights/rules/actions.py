@@ -73,6 +73,8 @@ class RuleResult:
     """Whether the property is set by this rule."""
     final: bool
     """Whether the rule's period is over: only late events and corrections can change it."""
+    complete_since_us: int | None = None
+    """Events before this time were trimmed from the log when the rule was filled; None: nothing is lacking."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,3 +93,5 @@ class RuleStatistics:
     """Edges too long ago to act on."""
     rejected: int = 0
     """Events whose metric was no number, or nobody said which of several it is."""
+    complete_since_us: int | None = None
+    """Events before this time were trimmed from the log when the rule was filled; None: nothing is lacking."""

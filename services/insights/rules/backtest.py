@@ -45,6 +45,8 @@ class BackTest:
     """The first of them in the order of time, then user; as many as asked for."""
     rejected: int
     """Events whose metric was no number, or nobody said which of several it is."""
+    complete_since_us: int | None = None
+    """Events before this time were trimmed from the log; None: nothing is lacking."""
 
 
 class BackTester:
@@ -61,6 +63,12 @@ class BackTester:
         self._places: dict[str, int] = {}
         """Of the last version of each event its place among the pieces."""
         self._total = 0
+        self._complete_since_us: int | None = None
+
+    def note_complete_since(self, since_us: int | None) -> None:
+        """Says from which event time on the log is complete."""
+        if since_us is not None and self._compiled.reaches_before(since_us):
+            self._complete_since_us = since_us
 
     def add(self, batch: EventBatch) -> None:
         """Takes records."""
@@ -101,6 +109,7 @@ class BackTester:
             len(hits),
             tuple(hits[:max_hits]),
             statistics.rejected,
+            self._complete_since_us,
         )
 
     def _final(self) -> EventBatch:

@@ -1,9 +1,12 @@
 """A rule made ready to be evaluated on batches of events: what it counts, by how much, and when it is met."""
 
+import math
 import operator
 from collections.abc import Callable
 from dataclasses import dataclass
 from decimal import Context, Decimal, Inexact, InvalidOperation
+from fractions import Fraction
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -48,12 +51,18 @@ class CompiledRule:
     end_us: int | None
     """The first instant after the period."""
 
+    def reaches_before(self, instant_us: int) -> bool:
+        """Whether events before an instant count."""
+        return self.start_us is None or self.start_us < instant_us
+
     def counted(self, batch: EventBatch) -> Counted:
         """The rows that the rule counts."""
         rows = np.flatnonzero(self.expression.evaluate(batch))
         if self.rule.sum is None or not len(rows):
             return Counted(rows, None, np.empty(0, np.int64))
         numbers, bad = _metric(batch, self.rule.sum.metric, rows)
+        if not bad.any():
+            return Counted(rows, numbers, rows[:0])
         kept = [number for number, wrong in zip(numbers, bad.tolist(), strict=True) if not wrong]
         return Counted(rows[~bad], kept, rows[bad])
 
@@ -78,6 +87,7 @@ def exact_arithmetic() -> Context:
     return Context(prec=_DIGITS, traps=[Inexact, InvalidOperation])
 
 
+@lru_cache(maxsize=10_000, typed=True)
 def decimal_of(number: Number) -> Decimal:
     """A number as the shortest decimal that reads back as it: what whoever sent it wrote."""
     return Decimal(number) if isinstance(number, int) else Decimal(repr(number))
@@ -91,6 +101,7 @@ class Test:
             raise ValueError("an incomplete condition cannot be evaluated")
         self._compare: Comparison | None = _COMPARISONS.get(condition.operator)
         self._target = condition.target
+        self._operator = condition.operator
         self._arithmetic = arithmetic
 
     @property
@@ -104,6 +115,30 @@ class Test:
             return self._compare(total, self._target), reached
         multiple = int(self._arithmetic.divide_int(Decimal(total), self._target))
         return multiple > reached, max(multiple, reached)
+
+    def next_change(self, met: bool, count: int, reached: int) -> int | None:
+        """The next count, after this one, at which it is met and was not, the other way round, or met anew.
+
+        None: there is none. `met` is what it said of `count`; False for 0.
+        """
+        target = self._target
+        floor, ceiling = math.floor(target), math.ceil(target)
+        if self._compare is None:
+            change = count + 1 if met else math.ceil((reached + 1) * Fraction(target))
+        elif self._operator is Operator.EQUAL:
+            if not met and (floor != ceiling or floor <= count):
+                return None
+            change = count + 1 if met else floor
+        elif self._operator in (Operator.GREATER, Operator.GREATER_OR_EQUAL):
+            if met:
+                return None
+            change = floor + 1 if self._operator is Operator.GREATER else ceiling
+        else:
+            beyond = ceiling if self._operator is Operator.LESS else floor + 1
+            if not met and count + 1 >= beyond:
+                return None
+            change = beyond if met else count + 1
+        return max(change, count + 1)
 
 
 def _metric(batch: EventBatch, name: str, rows: NDArray[np.int64]) -> tuple[list[Number], NDArray[np.bool_]]:
@@ -121,7 +156,11 @@ def _metric(batch: EventBatch, name: str, rows: NDArray[np.int64]) -> tuple[list
         bad |= present & ~finite
         found += present
         listed: list[Number] = values.tolist()
-        for i in np.flatnonzero(present & finite).tolist():
+        good = present & finite
+        if good.all():
+            numbers = listed
+            continue
+        for i in np.flatnonzero(good).tolist():
             numbers[i] = listed[i]
     if name:
         for kind in "sbtl":

@@ -31,6 +31,8 @@ _LOGGER = logging.getLogger(__name__)
 KEPT = 2
 _SNAPSHOT_SECONDS, _SNAPSHOT_EVENTS = 60.0, 500_000
 _PART_BYTES = 512 * 1024
+MEMORY_US = 400 * 86_400_000_000
+"""How long counted events are held, by default."""
 
 
 @dataclass
@@ -47,6 +49,8 @@ class Standing:
         if part.settings is not None:
             self.settings = part.settings
             self.deduplicator.horizon_us = part.settings.horizon_us
+        if not self.position:
+            self.engine.note_complete_since(part.complete_since_us)
         last = part.last_position if until is None else min(until, part.last_position)
         batch = part.batch()
         if batch is None or last <= self.position:
@@ -79,7 +83,9 @@ class Standing:
 class RuleProject:
     """One project's rules."""
 
-    def __init__(self, name: str, feed: Feed, blobs: BlobStore, outbox: Outbox, clock: Clock) -> None:
+    def __init__(
+        self, name: str, feed: Feed, blobs: BlobStore, outbox: Outbox, clock: Clock, memory_us: int = MEMORY_US
+    ) -> None:
         self.name = name
         self.ready = asyncio.Event()
         """Set once what the log held at the start is applied."""
@@ -88,6 +94,11 @@ class RuleProject:
         self._blobs = blobs
         self._outbox = outbox
         self._clock = clock
+        self._memory_us = memory_us
+        self.head_position = 0
+        self.failures = 0
+        """Times that it had to start over."""
+        self._evaluated = 0
         self._rules: dict[str, Rule] = {}
         self._task: asyncio.Task[None] | None = None
         self._changing = asyncio.Lock()
@@ -103,6 +114,11 @@ class RuleProject:
     def position(self) -> int:
         """The position of the last record that is applied, with its actions kept."""
         return self._kept_position
+
+    @property
+    def evaluated(self) -> int:
+        """Events counted, once for each rule, since the process began."""
+        return self._evaluated + self.standing.engine.evaluated
 
     def serving(self) -> RuleEngine:
         """The engine to read from. Raises Unavailable while the project recovers."""
@@ -137,16 +153,19 @@ class RuleProject:
                             await self._take(part)
                         backoff.reset()
             except PositionLostError as error:
+                self.failures += 1
                 for key in await self._keys():
                     await self._blobs.delete(key)
                 await backoff.wait("starting the rules over from the log", self.name, error)
             except Exception as error:
+                self.failures += 1
                 _LOGGER.exception("the rules of a project failed", extra={"fields": {"project": self.name}})
                 await backoff.wait("recovering the rules", self.name, error)
 
     async def _take(self, part: Part) -> None:
         if part.settings is not None and self.standing.position and part.settings.clock != self.standing.settings.clock:
             raise PositionLostError("the project's clock was changed")
+        self.head_position = part.head_position
         erased = self.standing.take(self.name, part)
         await self._keep(erased)
         if self.position >= part.head_position:
@@ -253,6 +272,7 @@ class RuleProject:
         return len(found)
 
     async def _recover(self) -> None:
+        self._evaluated = self.evaluated
         self.standing = Standing(RuleEngine(self._rules.values()))
         self._saved_position = 0
         for key in reversed(await self._keys()):
@@ -275,7 +295,7 @@ class RuleProject:
     async def _save(self, kept: int = KEPT) -> None:
         standing, keys = self.standing, await self._keys()
         # Nothing changes meanwhile: whoever saves holds the lock, or has ended all others.
-        data = await asyncio.to_thread(_encode, standing)
+        data = await asyncio.to_thread(_encode, standing, standing.engine.as_of_us - self._memory_us)
         key = f"rules/{self.name}/{standing.position:020d}.npz"
         await self._blobs.put(key, data)
         self._saved_position, self._saved_at = standing.position, time.monotonic()
@@ -289,7 +309,9 @@ class RuleProject:
         return sorted(info.key for info in await self._blobs.list(f"rules/{self.name}/"))
 
 
-def _encode(standing: Standing) -> bytes:
+def _encode(standing: Standing, before_us: int) -> bytes:
+    """A snapshot, once what is older is let go."""
+    standing.engine.trim(before_us)
     arrays = dump(standing.engine) | {f"ids.{name}": a for name, a in standing.deduplicator.dump().items()}
     arrays["position"] = np.array([standing.position, standing.settings.clock == "log"], np.int64)
     out = io.BytesIO()

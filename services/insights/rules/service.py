@@ -10,7 +10,7 @@ from services.following.feed import Feed
 from services.insights.actions.outbox import Outbox
 from services.insights.rules.cycles import check_cycles
 from services.insights.rules.definitions import Limits, Problem, Rule
-from services.insights.rules.live import RuleProject
+from services.insights.rules.live import MEMORY_US, RuleProject
 from services.insights.rules.store import RuleStore, StoredRule
 from services.insights.rules.validation import check_rule
 from services.runtime.blobs import BlobStore
@@ -31,12 +31,21 @@ def _silent(done: int, total: int) -> None:
 class Rules:
     """The rules of all projects of this process."""
 
-    def __init__(self, store: RuleStore, outbox: Outbox, feed: Feed, blobs: BlobStore, clock: Clock) -> None:
+    def __init__(
+        self,
+        store: RuleStore,
+        outbox: Outbox,
+        feed: Feed,
+        blobs: BlobStore,
+        clock: Clock,
+        memory_us: int = MEMORY_US,
+    ) -> None:
         self.store = store
         self.outbox = outbox
         self._feed = feed
         self._blobs = blobs
         self._clock = clock
+        self._memory_us = memory_us
         self._projects: dict[str, RuleProject] = {}
         self._known: dict[str, dict[str, StoredRule]] = {}
         self._opening = asyncio.Lock()
@@ -66,7 +75,7 @@ class Rules:
             project = self._projects.get(name)
             if project is None:
                 self._known[name] = {stored.rule.rule_id: stored for stored in await self.store.rules(name)}
-                project = RuleProject(name, self._feed, self._blobs, self.outbox, self._clock)
+                project = RuleProject(name, self._feed, self._blobs, self.outbox, self._clock, self._memory_us)
                 project.start([stored.rule for stored in self._known[name].values() if stored.is_active])
                 self._projects[name] = project
                 self._changing[name] = asyncio.Lock()
@@ -87,6 +96,10 @@ class Rules:
         return None if stored is None else stored.rule.limits
 
     # Reading.
+
+    def opened(self) -> list[RuleProject]:
+        """The projects at work."""
+        return list(self._projects.values())
 
     async def all(self, project: str) -> list[StoredRule]:
         """The rules of a project, by id."""

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from decimal import Context
 from enum import StrEnum
 
@@ -11,6 +12,9 @@ from services.insights.rules.definitions import ActionKind
 from services.insights.rules.tally import Edge, Event, Stepper, Track
 
 _EDGE_EFFECTS = {ActionKind.FIRE_EVENT: Effect.FIRE_EVENT, ActionKind.WEBHOOK: Effect.WEBHOOK}
+
+Noted = tuple[int, Action]
+"""Something to do, and the place of the event that made it so."""
 
 
 class Past(StrEnum):
@@ -54,13 +58,51 @@ class RuleState:
         self.rejected = 0
         self.past_edges = 0
         self.asked = 0
+        self.order = 0
+        """Its place among the rules."""
+        self.complete_since_us: int | None = None
+        """Events before this time were trimmed from the log when the rule was filled; None: nothing is lacking."""
         self._holding = holding
+        self._index: dict[str, tuple[int, str]] | None = None
+        """Of each event that is held its time and user; made when first asked for."""
+
+    def find(self, event_id: str) -> tuple[int, str] | None:
+        """The time and user of an event that is held."""
+        if self._index is None:
+            self._index = {e[1]: (e[0], user) for user, track in self.tracks.items() for e in track.events}
+        return self._index.get(event_id)
+
+    def comes_after(self, user: str, at_us: int) -> bool:
+        """Whether an event of this time would come after all others of the user."""
+        track = self.tracks.get(user)
+        return track is None or not track.events or at_us > track.events[-1][0]
+
+    def count_run(self, user: str, events: list[Event], instants_us: list[int], past: Past) -> Iterator[Noted]:
+        """Counts events that come after all others and one after the other, each at its own instant; gives what is
+        to be done, with the place of the event.
+        """
+        track = self.tracks.get(user)
+        if track is None:
+            track = self.tracks[user] = Track()
+        if self._index is not None:
+            self._index.update((event[1], (event[0], user)) for event in events)
+        i, stop = track.glide(events, self.stepper), len(events)
+        while i < stop:
+            for action in self._count(user, track, events[i], instants_us[i], past):
+                yield i, action
+            i += 1
+            i += track.glide(events[i:], self.stepper)
 
     def count(self, user: str, event: Event, t_us: int, past: Past) -> Iterable[Action]:
         """Counts an event; gives what is to be done."""
         track = self.tracks.get(user)
         if track is None:
             track = self.tracks[user] = Track()
+        if self._index is not None:
+            self._index[event[1]] = event[0], user
+        return self._count(user, track, event, t_us, past)
+
+    def _count(self, user: str, track: Track, event: Event, t_us: int, past: Past) -> Iterable[Action]:
         is_last = not track.events or event[:2] > track.events[-1][:2]
         edges = track.add(event, self.stepper)
         if not edges and self._holds(track) == track.shown:
@@ -75,6 +117,8 @@ class RuleState:
         """Takes an event out; gives what is to be done."""
         past = self._past(t_us, past)
         track = self.tracks.get(user)
+        if self._index is not None:
+            self._index.pop(event_id, None)
         if track is not None:
             edges = track.remove(at_us, event_id, self.stepper)
             yield from self._edges(user, track, edges, t_us, past)
@@ -97,7 +141,7 @@ class RuleState:
             self.asked += 1
             rule, total = self.rule, edge.sum if self.rule.sum else None
             yield Action(
-                edge.event.at_us,
+                edge.event[0],
                 t_us - 1,
                 rule.rule_id,
                 rule.version,
@@ -108,13 +152,13 @@ class RuleState:
                 edge.count,
                 total,
                 edge.ordinal,
-                edge.event.event_id,
+                edge.event[1],
             )
 
     def _is_timely(self, edge: Edge, t_us: int, past: Past) -> bool:
         if past is not Past.LATENESS:
             return past is Past.ASKED
-        return self.rule.allow_late_fire or t_us - 1 - edge.event.at_us <= self.rule.allowed_lateness_us
+        return self.rule.allow_late_fire or t_us - 1 - edge.event[0] <= self.rule.allowed_lateness_us
 
     def _holds(self, track: Track) -> bool:
         return track.tally.edges > 0 if self.rule.reset else track.tally.met
@@ -134,23 +178,19 @@ class RuleState:
             yield from self.withdraw(user, track, t_us - 1, cause)
         elif past is not Past.QUIET and not track.is_set:
             track.is_set = True
-            self._holding.set(self._place(user))
             yield self._move(user, track, Effect.SET_PROPERTY, t_us - 1, cause)
 
     def withdraw(self, user: str, track: Track, now_us: int, cause: Event | None = None) -> Iterator[Action]:
-        """Withdraws the property if this rule has set it, is not sticky, and no other rule holds it."""
+        """Withdraws the property if this rule has set it and is not sticky; `settle` says whether another holds it."""
         if not track.is_set or self.rule.sticky:
             return
         track.is_set = False
-        if self._holding.unset(self._place(user)):
-            yield self._move(user, track, Effect.UNSET_PROPERTY, now_us, cause)
+        yield self._move(user, track, Effect.UNSET_PROPERTY, now_us, cause)
 
     def _move(self, user: str, track: Track, effect: Effect, now_us: int, cause: Event | None) -> Action:
         rule, tally = self.rule, track.tally
-        track.moves += 1
-        self.asked += 1
         return Action(
-            cause.at_us if cause else now_us,
+            cause[0] if cause else now_us,
             now_us,
             rule.rule_id,
             rule.version,
@@ -160,9 +200,22 @@ class RuleState:
             rule.action.value if effect is Effect.SET_PROPERTY else None,
             tally.count,
             tally.sum if rule.sum else None,
-            track.moves,
-            cause.event_id if cause else "",
+            0,
+            cause[1] if cause else "",
         )
+
+    def settle(self, action: Action) -> Action | None:
+        """Gives the action as it is asked for, in the order of decisions over all rules; None: it is not to be done."""
+        if action.effect is Effect.SET_PROPERTY:
+            self._holding.set(self._place(action.user))
+        elif action.effect is not Effect.UNSET_PROPERTY:
+            return action
+        elif not self._holding.unset(self._place(action.user)):
+            return None
+        track = self.tracks[action.user]
+        track.moves += 1
+        self.asked += 1
+        return replace(action, ordinal=track.moves)
 
     def move_to(self, holding: Holding, old: "RuleState | None", now_us: int) -> Iterator[Action]:
         """Joins the rules that share `holding`, and takes over what an older version of the rule had set; gives what
@@ -176,7 +229,7 @@ class RuleState:
                 holding.set(self._place(user))
         if old is not None:
             for user, track in old.tracks.items():
-                yield from old.withdraw(user, track, now_us)
+                yield from filter(None, map(old.settle, old.withdraw(user, track, now_us)))
 
     def _place(self, user: str) -> tuple[str, str, str]:
         return self.rule.user_key, user, self.rule.action_name
@@ -199,7 +252,13 @@ class RuleState:
             rule.compatible_name,
             track.is_set,
             end_us is not None and t_us >= end_us,
+            self.complete_since_us,
         )
+
+    def note_complete_since(self, since_us: int | None) -> None:
+        """Before the first event: from which event time on the log is complete."""
+        if since_us is not None and self.compiled.reaches_before(since_us):
+            self.complete_since_us = since_us
 
     def take_back(self, user: str, track: Track) -> None:
         """Takes a user's track back, from a snapshot."""
@@ -209,22 +268,31 @@ class RuleState:
 
     def statistics(self) -> RuleStatistics:
         """What the rule has done."""
-        held = [track for track in self.tracks.values() if track.events]
+        held = [track for track in self.tracks.values() if track.events or track.base]
         holding = sum(track.tally.met for track in held)
         events = sum(len(track.events) for track in held)
-        return RuleStatistics(len(held), holding, events, self.asked, self.past_edges, self.rejected)
+        users, since_us = len(held), self.complete_since_us
+        return RuleStatistics(users, holding, events, self.asked, self.past_edges, self.rejected, since_us)
 
-    def forget(self, user: str) -> list[str]:
-        """All of a user's state goes; gives the ids of the events."""
+    def forget(self, user: str) -> None:
+        """All of a user's state goes."""
         track = self.tracks.pop(user, None)
         if track is None:
-            return []
+            return
         if track.is_set:
             self._holding.unset(self._place(user))
-        return [event.event_id for event in track.events]
+        self._drop(track.events)
 
-    def trim(self, before_us: int) -> Iterator[str]:
-        """Lets old events go; gives their ids."""
+    def trim(self, before_us: int) -> int:
+        """Lets old events go; gives how many."""
+        count = 0
         for track in self.tracks.values():
-            for event in track.trim(before_us):
-                yield event.event_id
+            gone = track.trim(before_us, self.stepper)
+            count += len(gone)
+            self._drop(gone)
+        return count
+
+    def _drop(self, events: Iterable[Event]) -> None:
+        if self._index is not None:
+            for event in events:
+                self._index.pop(event[1], None)

@@ -11,6 +11,7 @@ from services.insights.rules.compile import Number
 from services.insights.rules.definitions import Rule
 from services.insights.rules.engine import Match, RuleEngine
 from services.insights.rules.tally import Event, Tally, Track
+from services.kernel.windows import MIN_US
 
 Arrays = dict[str, NDArray[np.generic]]
 _NONE, _INT, _FLOAT = 0, 1, 2
@@ -39,15 +40,16 @@ def dump(engine: RuleEngine) -> Arrays:
             events += track.events
     waiting = [(at_us, id_, match) for at_us, id_, matches in engine.waiting() for match in matches]
     arrays: Arrays = {
-        "as_of_us": np.array([engine.as_of_us], np.int64),
+        "as_of_us": np.array([engine.as_of_us, engine.trimmed_us], np.int64),
         "statistics": np.array([(s.rejected, s.past_edges, s.asked) for s in states], np.int64).reshape(-1, 3),
+        "complete_since": np.array([_since(state.complete_since_us) for state in states], np.int64),
         "waiting.rule": np.array([index[id(match[0])] for _, _, match in waiting], np.int64),
     }
     arrays |= {f"tracks.{name}": np.array(values, np.int64) for name, values in tracks.items()}
     arrays |= _strings("rules", [f"{state.rule.rule_id}/{state.rule.version}" for state in states])
     arrays |= _strings("tracks.users", users) | _strings("tracks.sums", sums)
     arrays |= _events("events", events)
-    arrays |= _events("waiting", [Event(at_us, id_, match[2]) for at_us, id_, match in waiting])
+    arrays |= _events("waiting", [(at_us, id_, match[2]) for at_us, id_, match in waiting])
     return arrays | _strings("waiting.users", [match[1] for _, _, match in waiting])
 
 
@@ -59,9 +61,12 @@ def load(rules: Iterable[Rule], arrays: Mapping[str, NDArray[np.generic]]) -> Ru
     for state, counters in zip(states, arrays["statistics"].tolist(), strict=True):
         if state is not None:
             state.rejected, state.past_edges, state.asked = counters
+    for state, since_us in zip(states, arrays["complete_since"].tolist(), strict=True):
+        if state is not None and since_us != MIN_US:
+            state.complete_since_us = since_us
     columns = {name: arrays[f"tracks.{name}"].tolist() for name in (*_TRACK_COLUMNS, *_TALLY_COLUMNS)}
     sums, events, first = _texts(arrays, "tracks.sums"), _read_events(arrays, "events"), 0
-    places: dict[str, tuple[int, tuple[Match, ...]]] = {}
+    ahead: dict[str, tuple[int, tuple[Match, ...]]] = {}
     for i, user in enumerate(_texts(arrays, "tracks.users")):
         state = states[columns["rule"][i]]
         held = events[first : first + columns["events"][i]]
@@ -75,17 +80,15 @@ def load(rules: Iterable[Rule], arrays: Mapping[str, NDArray[np.generic]]) -> Ru
         track.shown, track.is_set = bool(columns["shown"][i]), bool(columns["is_set"][i])
         track.restore(held, state.stepper)
         state.take_back(user, track)
-        for event in held:
-            known = places.get(event.event_id, (0, ()))[1]
-            places[event.event_id] = (event.at_us, (*known, (state, user, event.number)))
     for event, rule, user in zip(
         _read_events(arrays, "waiting"), arrays["waiting.rule"].tolist(), _texts(arrays, "waiting.users"), strict=True
     ):
         state = states[rule]
         if state is not None:
-            known = places.get(event.event_id, (0, ()))[1]
-            places[event.event_id] = (event.at_us, (*known, (state, user, event.number)))
-    engine.take_back(int(arrays["as_of_us"][0]), places)
+            known = ahead.get(event[1], (0, ()))[1]
+            ahead[event[1]] = (event[0], (*known, (state, user, event[2])))
+    as_of_us, trimmed_us = arrays["as_of_us"].tolist()
+    engine.take_back(as_of_us, trimmed_us, ahead)
     return engine
 
 
@@ -93,6 +96,10 @@ def missing(rules: Iterable[Rule], arrays: Mapping[str, NDArray[np.generic]]) ->
     """The rules, of these, that a snapshot does not have in their version: they must be filled from the log."""
     known = set(_texts(arrays, "rules"))
     return [rule for rule in rules if f"{rule.rule_id}/{rule.version}" not in known]
+
+
+def _since(instant_us: int | None) -> int:
+    return MIN_US if instant_us is None else instant_us
 
 
 def _tally(fields: Mapping[str, int], total: str, reached: str) -> Tally:
@@ -115,14 +122,14 @@ def _texts(arrays: Mapping[str, NDArray[Any]], name: str) -> list[str]:
 
 
 def _events(name: str, events: Sequence[Event]) -> Arrays:
-    numbers = [event.number for event in events]
+    numbers = [event[2] for event in events]
     kinds = [_NONE if n is None else _INT if isinstance(n, int) else _FLOAT for n in numbers]
     return {
-        f"{name}.at_us": np.array([event.at_us for event in events], np.int64),
+        f"{name}.at_us": np.array([event[0] for event in events], np.int64),
         f"{name}.kind": np.array(kinds, np.int8),
         f"{name}.integer": np.array([n if isinstance(n, int) else 0 for n in numbers], np.int64),
         f"{name}.float": np.array([n if isinstance(n, float) else 0.0 for n in numbers], np.float64),
-        **_strings(f"{name}.ids", [event.event_id for event in events]),
+        **_strings(f"{name}.ids", [event[1] for event in events]),
     }
 
 
@@ -132,4 +139,4 @@ def _read_events(arrays: Mapping[str, NDArray[np.generic]], name: str) -> list[E
         None if kind == _NONE else integers[i] if kind == _INT else floats[i] for i, kind in enumerate(kinds)
     ]
     times, ids = arrays[f"{name}.at_us"].tolist(), _texts(arrays, f"{name}.ids")
-    return [Event(*fields) for fields in zip(times, ids, numbers, strict=True)]
+    return list(zip(times, ids, numbers, strict=True))

@@ -42,6 +42,11 @@ def timestamp(instant_us: int) -> Timestamp:
     return Timestamp(seconds=instant_us // 1_000_000, nanos=instant_us % 1_000_000 * 1_000)
 
 
+def since_message(instant_us: int | None) -> Timestamp | None:
+    """From when on something is complete; None: it lacks nothing."""
+    return None if instant_us is None else timestamp(instant_us)
+
+
 def state_message(state: ActionState) -> messages.RuleActionState.ValueType:
     """What became of an action."""
     return _STATES[state]
@@ -136,6 +141,7 @@ def result_message(result: RuleResult) -> messages.RuleResult:
         hit_count=result.edges,
         property_set=result.is_set,
         final=result.final,
+        complete_since_time=since_message(result.complete_since_us),
     )
 
 

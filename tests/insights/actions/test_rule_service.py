@@ -34,6 +34,7 @@ async def serving(folder: Path, log: MemoryLog) -> AsyncIterator[RuleServiceStub
         grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel,
     ):
         stub = RuleServiceStub(channel)
+        stub.registry = app.registry
         stub.address = f"127.0.0.1:{server.port}"
         yield stub
 
@@ -119,6 +120,30 @@ async def test_results_statistics_actions_and_back_tests_agree(tmp_path: Path) -
         for tested in (thrice(), rule_pb2.Rule(name="rules/fires")):
             test = await stub.BackTestRule(messages.BackTestRuleRequest(rule=tested, days=1))
             assert (test.hit_count, test.user_count, test.hits[0].user, test.hits[0].count) == (1, 1, "ada", 3)
+
+
+async def test_what_the_log_lacks_is_said_and_what_rules_did_is_measured(tmp_path: Path) -> None:
+    log = MemoryLog(complete_since_us=NOW_US)
+    async with serving(tmp_path, log) as stub:
+        position = await log.append(*buys(3))
+        await stub.CreateRule(messages.CreateRuleRequest(rule_id="thrice", rule=thrice()))
+        since_us = [
+            (await stub.ListRuleResults(messages.ListRuleResultsRequest(user="ada", min_position=position)))
+            .results[0]
+            .complete_since_time,
+            (await stub.BackTestRule(messages.BackTestRuleRequest(rule=thrice(), days=1))).complete_since_time,
+            (await stub.GetRuleStatistics(messages.GetRuleStatisticsRequest(name="rules/thrice"))).complete_since_time,
+        ]
+        assert {each.ToMicroseconds() for each in since_us} == {NOW_US}
+        measured = {
+            (sample.name.removeprefix("inkling_insights_rule_"), *sample.labels.values()): sample.value
+            for metric in stub.registry.collect()
+            for sample in metric.samples
+            if sample.name.startswith("inkling_insights_rule_")
+        }
+        assert measured["evaluations_total", "default"] == 3
+        assert (measured["ready", "default"], measured["active", "default"], measured["users", "default"]) == (1, 1, 1)
+        assert (measured["lag_events", "default"], measured["position", "default"]) == (0, 3)
 
 
 async def test_a_table_is_imported_once_and_exported_again(tmp_path: Path) -> None:

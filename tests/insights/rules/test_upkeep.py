@@ -15,7 +15,7 @@ from services.insights.rules.engine import RuleEngine, running_instants
 from services.insights.rules.state import Past
 from services.insights.rules.storing import dump, load, missing
 from services.kernel.building import EventRow, build_batch
-from services.kernel.columns import EventBatch
+from services.kernel.columns import DELETE, REPLACE, EventBatch
 from services.kernel.dedup import ADDED
 
 from .reference import Reference, fold
@@ -198,3 +198,35 @@ def test_an_engine_without_corrections_and_one_with_all_of_them_agree() -> None:
     for user in USERS:
         mine, theirs = run.engine.results(user), clean.engine.results(user)
         assert [replace(each, is_set=False) for each in mine] == [replace(each, is_set=False) for each in theirs]
+
+
+def test_a_correction_of_an_event_that_was_let_go_changes_nothing() -> None:
+    run = Run([FIRES, replace(TWICE, event_name="view")], of_log=False)
+    run.apply(buys(300))
+    assert run.engine.trim(START_US + 300) == 300
+    before = run.engine.result("fires", "u")
+    gone, changed = buys(2)
+    later = START_US + 1_000
+    run.apply([replace(gone, operation=DELETE, received_at_us=later)])
+    run.apply([replace(changed, operation=REPLACE, revision=1, received_at_us=later)])
+    assert run.engine.result("fires", "u") == before
+    # What comes late for the first time still counts.
+    run.apply([EventRow("new", "buy", START_US, later, {"user_id": "u"})])
+    after = run.engine.result("fires", "u")
+    assert before is not None
+    assert after is not None
+    assert (before.count, after.count) == (0, 1)
+    run.restart()
+    assert run.engine.trimmed_us == START_US + 300
+    assert run.engine.result("fires", "u") == after
+
+
+def test_what_a_trimmed_log_lacks_is_said_of_rules_that_reach_that_far() -> None:
+    dated = replace(TWICE, rule_id="dated", period=replace(TWICE.period, start="2021-02-01"))
+    engine = RuleEngine([TWICE, dated])
+    engine.note_complete_since(START_US)
+    apply(engine, buys(2))
+    for each in (engine, load(engine.rules, dump(engine))):
+        told = {result.rule_id: result.complete_since_us for result in each.results("u")}
+        assert told == {"twice": START_US, "dated": None}
+        assert each.statistics("twice").complete_since_us == START_US
