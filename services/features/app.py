@@ -166,7 +166,7 @@ async def open_app(
             )
         )
         past = PastReader(listings or NoArchive(), settings.archive_root)
-        exports = Exports(projects, blobs, clock, settings.data_dir / "scratch", segments.members)
+        exports = Exports(projects, blobs, clock, settings.data_dir / "scratch", segments.members, segments.rosters)
         exporter = Exporter(exports, clock)
         sampler = ParitySampler(settings.parity_sample, settings.parity_queue)
         # What else holds key values and can forget one: see `erasure.Forgets`.

@@ -10,7 +10,8 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from services.features.definitions import Value, ValueType
-from services.features.past import Pair, ask
+from services.features.past import ask
+from services.features.past_pairs import Pair
 from services.kernel.aggregates.base import Stream, stream_of
 from services.kernel.aggregations import Aggregation, Function, TermType
 from services.kernel.asof import AsOf, Column

@@ -10,6 +10,7 @@ import contextlib
 import os
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +27,7 @@ from services.features.compile import compile_attribute
 from services.features.dataset import ARROW_TYPES, typed
 from services.features.dataset_files import flat
 from services.features.definitions import Attribute, GroupState
+from services.features.export_parts import SEGMENTS_TYPE, ExportedRollup, RollupColumns, Roster, segments_column
 from services.features.listing import union_of
 from services.features.projection import Projection
 from services.features.properties import PropertyDefinition, compile_property
@@ -63,27 +65,33 @@ class Columns:
     attribute_key: str
     values: tuple[Exported, ...]
     statuses: bool
+    rollups: tuple[ExportedRollup, ...] = ()
+    segments: bool = False
 
     @classmethod
     def of(cls, catalog: Catalog, selection: Selection, attribute_key: str, *, statuses: bool) -> "Columns":
-        """What a selection means: attributes and properties. Raises as reading does."""
+        """What a selection means. Raises as reading does."""
         chosen = choose(catalog, selection, attribute_key)
         own_key = key_of_selection(catalog, chosen, attribute_key)
-        properties = choose_more(catalog, selection, own_key).properties
-        values = [_attribute(each, own_key) for each in chosen] + [_property(each) for each in properties]
-        return cls(own_key, tuple(values), statuses)
+        more = choose_more(catalog, selection, own_key)
+        values = [_attribute(each, own_key) for each in chosen] + [_property(each) for each in more.properties]
+        rollups = tuple(ExportedRollup.of(catalog, each) for each in more.rollups)
+        return cls(own_key, tuple(values), statuses, rollups, more.segments)
 
     @property
     def names(self) -> list[str]:
         """The names of the columns, the key first. Where several values have one name, the group's id is before it."""
-        return [self.attribute_key, *(name for label in self._labels for name in self._with_status(label))]
+        named = [name for label in self._labels for name in self._with_status(label)]
+        segments = ["profile.segments" if "segments" in named else "segments"] if self.segments else []
+        return [self.attribute_key, *named, *segments]
 
     @property
     def _labels(self) -> list[str]:
-        plain = [each.attribute.name for each in self.values]
+        named = [(each.group_id, each.attribute.name) for each in self.values]
+        named += [("rollups", each.definition.rollup_id) for each in self.rollups]
+        counts = Counter(name for _, name in named)
         return [
-            f"{each.group_id}.{name}" if plain.count(name) > 1 or name == self.attribute_key else name
-            for each, name in zip(self.values, plain, strict=True)
+            f"{group_id}.{name}" if counts[name] > 1 or name == self.attribute_key else name for group_id, name in named
         ]
 
     def _with_status(self, label: str) -> list[str]:
@@ -93,8 +101,9 @@ class Columns:
     def schema(self) -> pa.Schema:
         """The types of the columns."""
         types = [pa.string()]
-        for each in self.values:
-            types += [_arrow_type(each), *([STATUS_TYPE] if self.statuses else [])]
+        for kind in (*map(_arrow_type, self.values), *(ARROW_TYPES[each.type] for each in self.rollups)):
+            types += [kind, *([STATUS_TYPE] if self.statuses else [])]
+        types += [SEGMENTS_TYPE] if self.segments else []
         return pa.schema(list(zip(self.names, types, strict=True)))
 
 
@@ -136,11 +145,17 @@ class Place(NamedTuple):
 
 
 async def gather(
-    projection: Projection, columns: Columns, keys: Sequence[str] | None, folder: Path, done: Callable[[int, int], None]
+    projection: Projection,
+    columns: Columns,
+    keys: Sequence[str] | None,
+    folder: Path,
+    done: Callable[[int, int], None],
+    rosters: Callable[[], Sequence[Roster]] = tuple,
 ) -> Gathered:
     """Writes the values of some keys, None for all in order, to an Arrow file below `folder`, which the caller removes.
 
-    `done` hears how many of how many keys are read; it is called in a thread.
+    `rosters` gives the members of segments as published. `done` hears how many of how many keys are read; it is called
+    in a thread.
     """
     path = folder / "gathered.arrow"
     await projection.wait_changeable()
@@ -149,11 +164,15 @@ async def gather(
     with projection.freezing() as fold:
         part = Fold(fold.clock)
         part.position, part.as_of_us = fold.position, fold.as_of_us
-        part.engines = [engine for engine in fold.engines if engine.attribute_key == columns.attribute_key]
-        places = [_place(part, each) for each in columns.values]
+        needed = [slot.engine for each in columns.rollups for one in each.needed if (slot := projection.slot(*one))]
+        mine = columns.attribute_key
+        part.engines = [engine for engine in fold.engines if engine.attribute_key == mine or engine in needed]
+        members = rosters() if columns.segments else ()
+        places = [_place(part, each, mine) for each in columns.values]
         manifest, arrays = await asyncio.to_thread(snapshots.freeze, part)
     still = time.perf_counter() - begun
-    rows = await asyncio.to_thread(_gather, columns, places, keys, lambda: _copy(manifest, arrays), path, done)
+    sources = _Sources(columns, places, lambda: _copy(manifest, arrays).engines, members)
+    rows = await asyncio.to_thread(_gather, sources, keys, path, done)
     return Gathered(path, rows, part.position, part.as_of_us, still)
 
 
@@ -161,51 +180,69 @@ def _copy(manifest: dict[str, Any], arrays: dict[str, NDArray[np.generic]]) -> F
     return snapshots.thaw(manifest, arrays)
 
 
-def _place(fold: Fold, exported: Exported) -> Place | Status:
+def _place(fold: Fold, exported: Exported, attribute_key: str) -> Place | Status:
     """Where a value is, or why it is nowhere."""
     if exported.unavailable is not None:
         return exported.unavailable
     for number, engine in enumerate(fold.engines):
-        index = engine.index_of(exported.aggregation)
+        index = engine.index_of(exported.aggregation) if engine.attribute_key == attribute_key else None
         if index is not None:
             return Place(number, index)
     return Status.BACKFILLING
 
 
-def _gather(
-    columns: Columns,
-    places: Sequence[Place | Status],
-    keys: Sequence[str] | None,
-    copy: Callable[[], Fold],
-    path: Path,
-    done: Callable[[int, int], None],
-) -> int:
-    engines = copy().engines
+class _Sources:
+    """Where the values of an export come from, once the projection goes on."""
+
+    def __init__(
+        self,
+        columns: Columns,
+        places: Sequence[Place | Status],
+        copy: Callable[[], Sequence[Engine]],
+        rosters: Sequence[Roster],
+    ) -> None:
+        self.columns = columns
+        self.places = places
+        self.copy = copy
+        self.rosters = rosters
+
+
+def _gather(sources: _Sources, keys: Sequence[str] | None, path: Path, done: Callable[[int, int], None]) -> int:
+    columns, engines = sources.columns, sources.copy()
+    rollups = RollupColumns(columns.rollups, engines)
     if keys is not None:
         values = pa.array(keys, pa.large_string())
     else:
-        values = union_of([engine.key_codes.array() for engine in engines])
+        own = [engine.key_codes.array() for engine in engines if engine.attribute_key == columns.attribute_key]
+        # Whom others refer to is a profile, also when nothing is known of it by itself.
+        values = union_of([*own, *rollups.targets()])
     with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, columns.schema) as writer:
         for start in range(0, len(values), CHUNK):
             chunk = values.slice(start, CHUNK).cast(pa.string())
-            writer.write_batch(_batch(columns, places, engines, chunk))
+            writer.write_batch(_batch(sources, engines, rollups, chunk))
             done(start + len(chunk), len(values))
     return len(values)
 
 
-def _batch(
-    columns: Columns, places: Sequence[Place | Status], engines: Sequence[Engine], keys: pa.Array
-) -> pa.RecordBatch:
+def _batch(sources: _Sources, engines: Sequence[Engine], rollups: RollupColumns, keys: pa.Array) -> pa.RecordBatch:
+    columns = sources.columns
     codes = [engine.key_codes.known_codes(keys) for engine in engines]
     arrays: list[pa.Array] = [keys]
-    for exported, place in zip(columns.values, places, strict=True):
-        if isinstance(place, Status):
-            value, statuses = pa.nulls(len(keys), _arrow_type(exported)), np.full(len(keys), place, np.int8)
-        else:
-            value, statuses = _values(exported, engines[place.engine].column(place.number, codes[place.engine]))
+
+    def add(value: pa.Array, statuses: NDArray[np.int8]) -> None:
         arrays.append(value)
         if columns.statuses:
             arrays.append(pa.DictionaryArray.from_arrays(pa.array(statuses), _STATUS_NAMES))
+
+    for exported, place in zip(columns.values, sources.places, strict=True):
+        if isinstance(place, Status):
+            add(pa.nulls(len(keys), _arrow_type(exported)), np.full(len(keys), place, np.int8))
+        else:
+            add(*_values(exported, engines[place.engine].column(place.number, codes[place.engine])))
+    for number in range(len(columns.rollups)):
+        add(*rollups.values(number, keys))
+    if columns.segments:
+        arrays.append(segments_column(keys, sources.rosters))
     return pa.record_batch(arrays, schema=columns.schema)
 
 

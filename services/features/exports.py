@@ -10,6 +10,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from services.features.export import Columns, Gathered, gather, scratch, write_csv, write_parquet
+from services.features.export_parts import Roster
 from services.features.projects import Projects
 from services.features.selections import Selection
 from services.runtime.blobs import BlobStore
@@ -22,6 +23,8 @@ _REPORT_SECONDS = 0.5
 
 Members = Callable[[str, str], Awaitable[tuple[str, Sequence[str]]]]
 """The attribute key and the members, in no order, of a project's segment by its name; raises NotFound."""
+Rosters = Callable[[str, str], Sequence[Roster]]
+"""All segments of a project's attribute key, with their members."""
 Report = Callable[[int, int], Awaitable[None]]
 """Hears how many of how many profiles are read."""
 
@@ -69,7 +72,13 @@ class Exports:
     """The exports of all projects."""
 
     def __init__(
-        self, projects: Projects, blobs: BlobStore, clock: Clock, folder: Path, members: Members | None = None
+        self,
+        projects: Projects,
+        blobs: BlobStore,
+        clock: Clock,
+        folder: Path,
+        members: Members | None = None,
+        rosters: Rosters | None = None,
     ) -> None:
         """`folder` is for files on their way."""
         self._projects = projects
@@ -77,6 +86,7 @@ class Exports:
         self._clock = clock
         self._folder = folder
         self._members = members
+        self._rosters = rosters
 
     def new_name(self) -> str:
         """A name that sorts after those before."""
@@ -112,7 +122,10 @@ class Exports:
                 def done(count: int, total: int) -> None:
                     counts[:] = count, total
 
-                gathered = await gather(project.serving(), columns, keys, folder, done)
+                def rosters() -> Sequence[Roster]:
+                    return self._rosters(project_name, columns.attribute_key) if self._rosters else ()
+
+                gathered = await gather(project.serving(), columns, keys, folder, done, rosters)
                 target = folder / f"profiles.{request.format}"
                 writer = write_csv if request.format is ExportFormat.CSV else write_parquet
                 await asyncio.to_thread(writer, gathered, target)

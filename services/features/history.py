@@ -2,8 +2,10 @@
 
 from dataclasses import dataclass
 
+from services.features import wire
 from services.features.definitions import IDENTIFIER
 from services.features.past import Past
+from services.features.profile_parts import Part, RollupPart
 from services.features.profiles import CompiledSelection, ProfileReader
 from services.features.project import Project
 from services.features.projection import Projection
@@ -47,15 +49,21 @@ def compiled_now(
     return ProfileReader(project.catalog).compiled(b"", attribute_key, projection, lambda: selection)
 
 
-def compiled_then(project: Project, selection: Selection, attribute_key: str, past: Past) -> CompiledSelection:
-    """What a selection means in the past: attributes and properties.
+def compiled_then(
+    project: Project, selection: Selection, attribute_key: str, past: Past, *, rollups: bool = True
+) -> CompiledSelection:
+    """What a selection means in the past: attributes, properties, and roll-ups unless these are not wanted.
 
-    Roll-ups and segments are of more than the key itself, and are left out.
+    Segments are left out: who was in one then is in its journal.
     """
     chosen = choose(project.catalog, selection, attribute_key)
     own_key = key_of_selection(project.catalog, chosen, attribute_key)
     more = choose_more(project.catalog, selection, own_key)
-    compiled = CompiledSelection(chosen, own_key, past.as_projection(), more.properties)
+    parts: list[Part] = []
+    if rollups and more.rollups:
+        last_event = wire.cached_last_event_field()
+        parts.append(RollupPart(project.catalog, more.rollups, past.as_projection(), last_event))
+    compiled = CompiledSelection(chosen, own_key, past.as_projection(), more.properties, parts)
     # Nothing is remembered: each pair is read once.
     compiled.moving = True
     return compiled

@@ -17,7 +17,8 @@ from typing import NamedTuple
 
 from services.features.archive import ArchiveChangedError, ArchiveListing
 from services.features.history import compiled_then
-from services.features.past import Pair, Past, PastReader, ask
+from services.features.past import Past, PastReader, ask
+from services.features.past_pairs import Pair
 from services.features.projects import Projects
 from services.features.selections import Selection
 from services.features.vectors import Difference, Verdict, compare, instant_of, position_of
@@ -188,7 +189,8 @@ class ParityChecker:
             by_position[position_of(served.profile)].append(served)
         positions = sorted(position for position in by_position if position <= listing.position)[:_STEPS]
         past = Past()
-        compiled = compiled_then(project, first.selection, first.attribute_key, past)
+        # Roll-ups are made of values that are sampled themselves.
+        compiled = compiled_then(project, first.selection, first.attribute_key, past, rollups=False)
         pairs = {
             position: [Pair(served.key_value, instant_of(served.profile)) for served in by_position[position]]
             for position in positions

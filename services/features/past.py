@@ -14,6 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from services.features.archive import ArchiveChangedError, ArchiveListing, Listings, columns_of, read_events
+from services.features.past_members import PastIndex, PastReferences, chosen, pairs_of, writers
+from services.features.past_pairs import Pair
 from services.features.profiles import CompiledSelection
 from services.features.projection import Projection, Slot
 from services.kernel.aggregations import Aggregation
@@ -28,13 +30,6 @@ _READERS = 2
 _TRIES = 3
 
 
-class Pair(NamedTuple):
-    """A key and an instant t: the events before it count."""
-
-    key_value: str
-    instant_us: int
-
-
 class Past:
     """In place of a projection: values of some pairs, once they are answered."""
 
@@ -43,6 +38,9 @@ class Past:
         """By attribute key."""
         self.place = 0
         """Which pair is read now."""
+        self.instant_us = 0
+        """Its instant."""
+        self.references = PastReferences()
 
     def slot(self, attribute_key: str, aggregation: Aggregation) -> Slot:
         """Where an aggregation will be; there is nothing that is not computed."""
@@ -62,7 +60,7 @@ class PastEngine:
         self.columns: list[Column] = []
         self.complete_since_us: int | None = None
         self.key_codes = self
-        self._past = past
+        self.past = past
 
     def place_of(self, aggregation: Aggregation) -> int:
         """The place of an aggregation, a new one when it is new."""
@@ -72,11 +70,15 @@ class PastEngine:
 
     def find(self, key_value: str) -> int:
         """The pair that is read now, whatever its key."""
-        return self._past.place
+        return self.past.place
 
     def reading(self, place: int, code: int) -> Reading:
         """The reading of an aggregation for a pair."""
         return self.columns[place].reading(code)
+
+    def column(self, place: int, codes: NDArray[np.int32]) -> Column:
+        """The same of some pairs."""
+        return chosen(self.columns[place], codes.tolist())
 
 
 class Question(NamedTuple):
@@ -129,6 +131,18 @@ class PastReader:
             return ask(engine, question.pairs)
 
         return await self.compute(project, position, compute, known)
+
+    async def writers(
+        self, project: str, indexes: Sequence[PastIndex], targets: Collection[str], position: int, known: int
+    ) -> tuple[set[str], int]:
+        """Who may ever have referred to the targets, and the position up to which that holds; see `compute`."""
+        found: set[str] = set()
+
+        def search(listing: ArchiveListing, until: int) -> list[Column]:
+            found.update(writers(self._root, listing, indexes, targets, until))
+            return []
+
+        return found, (await self.compute(project, position, search, known)).position
 
     async def compute(
         self, project: str, position: int, work: Callable[[ArchiveListing, int], list[Column]], known: int = 0
@@ -188,20 +202,29 @@ async def profiles_at(
     position: int = 0,
     known: int = 0,
 ) -> tuple[list[bytes], int]:
-    """The entries of `Profile.values` for each pair, and the position up to which they hold; see `PastReader.compute`.
+    """The fields of `Profile` with values for each pair, and the position up to which they hold.
 
+    For position and what is known see `PastReader.compute`.
     `compiled` compiles the selection against what stands for a projection.
     """
     past = Past()
     selection = compiled(past)
     reached = position
     for attribute_key, engine in past.engines.items():
-        found = await reader.answer(project, Question(attribute_key, engine.aggregations, pairs), reached, known)
-        engine.columns, reached = found.columns, found.position
+        asked, indexes = pairs, past.references.of(attribute_key)
+        if indexes:
+            keys, reached = await reader.writers(project, indexes, {pair.key_value for pair in pairs}, reached, known)
+            asked = pairs_of(keys, dict.fromkeys(pair.instant_us for pair in pairs))
+        if asked:
+            found = await reader.answer(project, Question(attribute_key, engine.aggregations, asked), reached, known)
+            engine.columns, reached = found.columns, found.position
+        for index in indexes:
+            index.take_in(asked)
     if not past.engines:
         reached = min(position or 2**63 - 1, (await reader.reaching(project, position or known)).position)
     written = []
     for past.place, pair in enumerate(pairs):
+        past.instant_us = pair.instant_us
         written.append(selection.values(pair.key_value))
         if past.place % 100 == 99:
             await asyncio.sleep(0)

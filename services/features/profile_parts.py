@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from services.features import wire
 from services.features.catalog import Catalog
-from services.features.definitions import ValueType
+from services.features.definitions import Value, ValueType
 from services.features.projection import Projection, Slot, Touched
 from services.features.properties import PropertyDefinition, aggregations_of, compile_property, event_time_us
 from services.features.references import ReferenceIndex
@@ -88,7 +88,7 @@ def place_property(
     return PlacedProperty(placed, write, writer.write(None, Status.BACKFILLING, None, ""))
 
 
-class _PlacedRollup:
+class PlacedRollup:
     """A roll-up with where it reads."""
 
     def __init__(
@@ -97,7 +97,6 @@ class _PlacedRollup:
         index: ReferenceIndex | None,
         source: RolledUp | None,
         slot: Slot | None,
-        last_event: LastEvent,
     ) -> None:
         assert definition.function is not None, "validated before"
         self._function: RollupFunction = definition.function
@@ -106,29 +105,29 @@ class _PlacedRollup:
         self._source = source
         self._slot = slot
         self._value_type = ValueType.INT64 if source is None else source.value_type
-        kind = result_type(self._function, self._value_type)
-        self._writer = wire.AttributeWriter(definition.rollup_id, kind, last_event, ROLLUPS_FIELD)
+        self.type = result_type(self._function, self._value_type)
+        """Of its values."""
 
-    def write(self, key_value: str) -> bytes:
-        """Its value for a profile."""
+    def answer(self, key_value: str) -> tuple[Value | None, Status, int | None]:
+        """Its value for a profile, the status, and the time of the last event of any that is in it."""
         index, source, slot = self._index, self._source, self._slot
         if index is None or (slot is None and source is not None):
-            return self._writer.write(None, Status.BACKFILLING)
+            return None, Status.BACKFILLING, None
         codes = index.referring(key_value)
         if not codes:
-            return self._writer.write(None, Status.NEVER_SEEN)
+            return None, Status.NEVER_SEEN, None
         if self._counts_profiles:
-            return self._writer.write(len(codes), Status.PRESENT)
+            return len(codes), Status.PRESENT, None
         if source is None or slot is None:
             # What it names is no more.
-            return self._writer.write(None, Status.NULL)
+            return None, Status.NULL, None
         found, last_us = _readings(index, slot, codes)
         values = source.values(found)
         try:
             result = combine(self._function, self._value_type, values)
         except OutOfRangeError:
-            return self._writer.write(None, Status.OUT_OF_RANGE, last_us)
-        return self._writer.write(result, Status.NULL if result is None else Status.PRESENT, last_us)
+            return None, Status.OUT_OF_RANGE, last_us
+        return result, Status.NULL if result is None else Status.PRESENT, last_us
 
 
 def _readings(index: ReferenceIndex, slot: Slot, codes: Collection[int]) -> tuple[list[Any], int | None]:
@@ -164,11 +163,13 @@ class RollupPart:
     ) -> None:
         self._moving = False
         self._indexes: list[ReferenceIndex] = []
-        self._placed = [self._place(catalog, each, projection, last_event) for each in definitions]
+        self._placed: list[tuple[PlacedRollup, wire.AttributeWriter]] = []
+        for each in definitions:
+            placed = self._place(catalog, each, projection)
+            writer = wire.AttributeWriter(each.rollup_id, placed.type, last_event, ROLLUPS_FIELD)
+            self._placed.append((placed, writer))
 
-    def _place(
-        self, catalog: Catalog, definition: RollupDefinition, projection: Projection | None, last_event: LastEvent
-    ) -> _PlacedRollup:
+    def _place(self, catalog: Catalog, definition: RollupDefinition, projection: Projection | None) -> PlacedRollup:
         key, property_id = definition.referring
         reference = catalog.properties.find(key, property_id)
         source = resolve(catalog, definition)
@@ -184,7 +185,7 @@ class RollupPart:
                 if index is not None:
                     index.add_source(slot.engine)
                 self._moving |= source.aggregation.function in MOVING or slot.engine.complete_since_us is not None
-        return _PlacedRollup(definition, index, source, slot, last_event)
+        return PlacedRollup(definition, index, source, slot)
 
     @property
     def moving(self) -> bool:
@@ -197,7 +198,7 @@ class RollupPart:
 
     def write(self, key_value: str) -> bytes:
         """See Part."""
-        return b"".join([each.write(key_value) for each in self._placed])
+        return b"".join([writer.write(*placed.answer(key_value)) for placed, writer in self._placed])
 
     def concerned(self, touched: Touched) -> Collection[str]:
         """See Part."""

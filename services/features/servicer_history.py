@@ -22,7 +22,8 @@ from services.features.history import (
     steps,
 )
 from services.features.listing import keys_after
-from services.features.past import Pair, Past, PastReader, profiles_at
+from services.features.past import Past, PastReader, profiles_at
+from services.features.past_pairs import Pair
 from services.features.profiles import as_of_field
 from services.features.project import Project
 from services.features.projects import Projects

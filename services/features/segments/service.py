@@ -299,6 +299,13 @@ class Segments:
         """The members alone."""
         return (await self.members(project, segment))[1]
 
+    def rosters(self, project: str, attribute_key: str) -> list[tuple[str, pa.Array]]:
+        """The segments of an attribute key with the key values of their members, as published now."""
+        found = self._opened.get(project)
+        lives = [] if found is None else found.all()
+        mine = [live for live in lives if live.universe.attribute_key == attribute_key]
+        return [(live.definition.name, live.universe.texts(live.members.numbers())) for live in mine]
+
     def memberships(self, project: str, attribute_key: str, key_value: str) -> list[str]:
         """The names of the segments that a profile is in, as published now; none while the project is not opened."""
         found = self._opened.get(project)
