@@ -54,13 +54,13 @@ def forget(fold: Fold, project: str, mark: Mark, values: Mapping[str, str]) -> l
     forgotten: list[Forgotten] = []
     value = values.get(mark.subject)
     for engine in fold.engines:
-        if engine.attribute_key != mark.attribute_key:
-            # The deletions before the marker took the subject's events back here too: their texts go as well.
-            engine.forget_retracted()
-            continue
-        found = value if value is not None else _find(engine, project, mark)
-        if found is not None and engine.forget_key(found):
-            forgotten.append(Forgotten(engine, found, engine.touched()))
+        if engine.attribute_key == mark.attribute_key:
+            found = value if value is not None else _find(engine, project, mark)
+            if found is not None and engine.forget_key(found):
+                forgotten.append(Forgotten(engine, found, engine.touched()))
+                continue
+        # Events of the subject that were taken back left texts here too: also those that never counted.
+        engine.forget_retracted()
     return forgotten
 
 
