@@ -260,8 +260,9 @@ class RuleProject:
     async def renew_snapshots(self) -> int:
         """Writes the state as it is now in place of all that was written before; returns how many were deleted."""
         async with self._changing:
+            self.serving()
             await self._save(1)
-        return self._replaced
+            return self._replaced
 
     @staticmethod
     async def clear(project: str, blobs: BlobStore) -> int:
@@ -293,6 +294,8 @@ class RuleProject:
         await self._keep()
 
     async def _save(self, kept: int = KEPT) -> None:
+        # What was written before holds whom the log has erased since.
+        kept = 1 if self._holds_erased else kept
         standing, keys = self.standing, await self._keys()
         # Nothing changes meanwhile: whoever saves holds the lock, or has ended all others.
         data = await asyncio.to_thread(_encode, standing, standing.engine.as_of_us - self._memory_us)
@@ -304,6 +307,7 @@ class RuleProject:
         for old in replaced:
             await self._blobs.delete(old)
         self._replaced = len(replaced)
+        self._holds_erased = False
 
     async def _keys(self) -> list[str]:
         return sorted(info.key for info in await self._blobs.list(f"rules/{self.name}/"))
