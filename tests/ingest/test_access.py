@@ -62,7 +62,13 @@ async def call(channel: grpc.aio.Channel, method: str, metadata: tuple[tuple[str
         yield b""
 
     if streams_in:
-        await channel.stream_stream(method)(requests(), metadata=metadata).read()
+        try:
+            await channel.stream_stream(method)(requests(), metadata=metadata).read()
+        except grpc.aio.AioRpcError as error:
+            # The client library fails now and then when a refusal comes while it is sending: that says nothing.
+            if error.details() != "Internal error from Core":
+                raise
+            await call(channel, method, metadata)
     elif streams_out:
         await channel.unary_stream(method)(b"", metadata=metadata).read()
     else:
