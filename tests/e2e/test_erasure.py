@@ -196,7 +196,8 @@ async def test_insights_and_rules_forget_an_erased_customer_too(tmp_path: Path) 
         assert receipt.stores["insight_changes"] >= 1
         assert receipt.stores["insight_snapshots"] >= 1
         assert receipt.stores["rule_actions"] == 1
-        assert receipt.stores["rule_snapshots"] >= 1
+        # Rules write theirs anew at the marker already.
+        assert "rule_snapshots" in receipt.stores
         assert holding(tmp_path) == []
 
         await suite.kill("insights")
