@@ -122,7 +122,7 @@ def _run(
                 chosen = np.flatnonzero(rows.times <= last)
             engine.replace_rows(name, (), _some(rows, chosen))
         before = last
-        changes = engine.settle()
+        changes = engine.settle(net=True)
         after, was = changes.after == Standing.APPLIES, changes.before == Standing.APPLIES
         applies = len(engine.states.customers(slot, Standing.APPLIES, len(engine.customers)))
         found.append(Day(instant, applies, int(after.sum()), int(was.sum())))

@@ -62,6 +62,8 @@ class InsightEvaluator:
             key: Engine(each.schema for each in bindings if each.attribute_key == key)
             for key in dict.fromkeys(each.attribute_key for each in bindings)
         }
+        for engine in self.engines.values():
+            engine.hurries = True
         self.held: dict[str, Held] = {}
         """By the insight's id."""
         self._by_slot: dict[tuple[str, int], str] = {}
@@ -92,7 +94,8 @@ class InsightEvaluator:
             return
         engine = self.engines[held.attribute_key]
         for customer in engine.remove(held.slot).tolist():
-            self._withdrawn.append(self._change(held.insight, engine.customers.text(customer), Standing.NOT, position))
+            name = engine.customers.text(customer)
+            self._withdrawn.append(self._change(held.insight, name, Standing.NOT, self._now_us, position))
         del self._by_slot[held.attribute_key, held.slot]
 
     # Records and time.
@@ -100,6 +103,8 @@ class InsightEvaluator:
     def apply(self, batch: EventBatch, resolution: Resolution, now_us: int, position: int) -> None:
         """See Evaluator."""
         adds, gone = _effects(resolution)
+        # First what time alone changes before the records come, then both.
+        self.advance(now_us - 1)
         for name, binding in self.bindings.items():
             engine = self.engines[binding.attribute_key]
             new = from_events(binding, engine.pools, engine.customers, batch, adds, resolution.id_hashes)
@@ -131,18 +136,20 @@ class InsightEvaluator:
         """See Evaluator."""
         found, self._withdrawn = self._withdrawn, []
         for key, engine in self.engines.items():
-            found += self._told_of(key, engine, engine.settle(), position)
+            # While the log was caught up with nobody was told anything.
+            found += self._told_of(key, engine, engine.settle(net=engine.hurries), position)
+            engine.hurries = False
         return found
 
     def _told_of(self, key: str, engine: Engine, changes: Changes, position: int) -> Iterable[Change]:
-        triples = zip(changes.queries.tolist(), changes.customers.tolist(), changes.after.tolist(), strict=True)
-        for slot, customer, after in triples:
+        columns = (changes.queries, changes.customers, changes.after, changes.since_us)
+        for slot, customer, after, since_us in zip(*(column.tolist() for column in columns), strict=True):
             insight = self.held[self._by_slot[key, slot]].insight
-            yield self._change(insight, engine.customers.text(customer), Standing(after), position)
+            yield self._change(insight, engine.customers.text(customer), Standing(after), since_us, position)
 
-    def _change(self, insight: Insight, customer: str, standing: Standing, position: int) -> Change:
+    def _change(self, insight: Insight, customer: str, standing: Standing, since_us: int, position: int) -> Change:
         detail = json.dumps({"version": insight.version})
-        return Change(insight.insight_id, customer, _WORDS[standing], self._now_us, position, detail)
+        return Change(insight.insight_id, customer, _WORDS[standing], since_us, position, detail)
 
     # Recovery.
 
@@ -198,6 +205,7 @@ class InsightEvaluator:
             schemas = [each.schema for each in bindings if each.attribute_key == key]
             plans = {slots[insight_id]: plan for insight_id, (_, plan) in mine.items()}
             engine = thaw(manifest["engines"][key], named(arrays, key), schemas, plans, before)
+            engine.hurries = True
             self.engines[key] = engine
             for insight_id, (insight, plan) in mine.items():
                 self._hold(Held(insight, plan, key, slots[insight_id]))

@@ -128,7 +128,7 @@ def find_cell(cells: Cells, total: int, customer: int) -> int:
 
 
 @inlined
-def _cell(cells: Cells, total: int, customer: int) -> int:
+def cell_of(cells: Cells, total: int, customer: int) -> int:
     """The number of a cell, made now if there is none: there is room."""
     key = (int(total) << 32) | int(customer)
     mask = len(cells.slots) - 1
@@ -151,14 +151,14 @@ def _cell(cells: Cells, total: int, customer: int) -> int:
 def put_numbers(cells: Cells, first: NDArray[np.int32], second: NDArray[np.int32], numbers: NDArray[np.int64]) -> None:
     """Sets the counts of cells, made now where there are none: there is room."""
     for i in range(len(first)):
-        cell = _cell(cells, first[i], second[i])
+        cell = cell_of(cells, first[i], second[i])
         cells.rows[cell, NUMBER] = numbers[i]
         # A cell with nothing would be dropped; zero is a number too.
         cells.rows[cell, WIDE] = 1
 
 
 @inlined
-def _add(cells: Cells, cell: int, value: float, bits: int, sign: int) -> None:
+def add_number(cells: Cells, cell: int, value: float, bits: int, sign: int) -> None:
     """Adds a number to a sum, or takes it away."""
     cells.rows[cell, NUMBER] += sign
     cells.rows[cell, ROUNDED] = _NAN_BITS
@@ -176,7 +176,7 @@ QUEUED = 0x80
 
 
 @inlined
-def _enqueue(queue: Queue, states: NDArray[np.uint8], customer: int, query: int) -> None:
+def enqueue(queue: Queue, states: NDArray[np.uint8], customer: int, query: int) -> None:
     if not states[customer, query] & QUEUED:
         states[customer, query] |= QUEUED
         at = queue.used[0]
@@ -224,13 +224,13 @@ def accumulate(
                 if term >= 0 and np.isnan(terms[term, row]):
                     continue
                 customer = customers[row]
-                cell = _cell(table, total, customer)
+                cell = cell_of(table, total, customer)
                 if parts.sums[part] == SUM:
-                    _add(table, cell, terms[term, row], term_bits[term, row], signs[row])
+                    add_number(table, cell, terms[term, row], term_bits[term, row], signs[row])
                 else:
                     table.rows[cell, NUMBER] += signs[row]
                 for q in range(parts.query_starts[part], parts.query_starts[part + 1]):
-                    _enqueue(queue, states, customer, parts.queries[q])
+                    enqueue(queue, states, customer, parts.queries[q])
     return len(parts.total)
 
 

@@ -19,15 +19,19 @@ from services.insights.engine.plan import Block, Plan, Total
 from services.insights.engine.pools import Pools
 from services.insights.engine.programs import FROM_ROWS, decide
 from services.insights.engine.queries import Queries
+from services.insights.engine.recomputed import Timers
 from services.insights.engine.rows import NewRows, RowNumbers, SourceRows, View
-from services.insights.engine.states import APPLIES, NO_CHANGES, NOT, STATE, Changes, Standing, States
+from services.insights.engine.states import APPLIES, NOT, STATE, Changes, Standing, States, joined
 from services.insights.engine.tables import rows_of
+from services.insights.engine.walking import Walk
 from services.insights.language.sources import SourceSchema
 from services.insights.language.tree import CheckedQuery
 from services.insights.language.types import Kind
 from services.kernel.interning import Interner
 from services.kernel.windows import MIN_US
 
+MOST_STEPS = 100
+"""How often a recomputed query is evaluated for a customer, at most, when time passes."""
 _STANDINGS = {"APPLIES": Standing.APPLIES, "NOT": Standing.NOT, "ERROR": Standing.ERROR}
 
 
@@ -43,6 +47,11 @@ class Engine:
         self.states = States()
         self.recomputed = 0
         """Evaluations from rows so far."""
+        self.hurries = False
+        """Whether recomputed queries are evaluated once at the next `settle`, not at each instant that time may change
+        them."""
+        self.untold: list[Changes] = []
+        """What changed and was not asked for yet."""
         self.queries = Queries(self.sources, self.pools)
         self._seen = 0
         """Customers whose states are known to exist."""
@@ -88,6 +97,11 @@ class Engine:
 
     def remove(self, slot: int) -> NDArray[np.int32]:
         """Lets a query go, with its states; returns the customers that it applied to."""
+        # Nobody was told of what was not asked for.
+        for changes in reversed(self.untold):
+            mine = changes.chosen(changes.queries == slot)
+            self.states.table[mine.customers[::-1], slot] = mine.before[::-1]
+        self.untold = [changes.chosen(changes.queries != slot) for changes in self.untold]
         applied = self.states.customers(slot, Standing.APPLIES, len(self.customers))
         self.queries.release(slot)
         self._drop_unread()
@@ -183,6 +197,7 @@ class Engine:
             rows.compact(at_once=True)
         queue = self._tables.queue
         self._keep_queued(queue.customers[: self.queued] != code)
+        self.untold = [changes.chosen(changes.customers != code) for changes in self.untold]
         self.states.table[code] = 0
         forgotten = np.zeros(len(self.customers), np.bool_)
         forgotten[code] = True
@@ -225,38 +240,55 @@ class Engine:
     # Time.
 
     def advance(self, now_us: int) -> None:
-        """Moves to an instant, never back."""
+        """Moves to an instant, never back: what time alone changes meanwhile holds since the instant it did.
+
+        Pairs that are queued already are decided at the next `settle`.
+        """
         before = self.now_us
         if now_us <= before:
             return
         self.now_us = now_us
-        for name, made in self.queries.passes.items():
-            self._advance(made, self.sources[name], before)
+        passes = [(made, self.sources[name]) for name, made in self.queries.passes.items()]
+        programs, table = self.queries.programs, self.states.table
+        walk = Walk(self._tables, programs, table, self._scratch, self._standing)
+        found = [walk.run(passes, before, now_us)]
         for slot, timers in self.queries.timers.items():
-            self.enqueue(timers.take_due(now_us), slot)
+            due = timers.take_due(now_us)
+            if self.hurries or not timers.steps:
+                self.enqueue(due[0], slot)
+            else:
+                found.append(self._step(slot, timers, *due))
+        self._found(joined(found))
 
-    def _advance(self, made: Pass, rows: SourceRows, before_us: int) -> None:
-        """Takes away the rows that fell behind a range's start and adds those that its end has reached."""
-        moved: list[tuple[int, int, RowNumbers]] = []
-        for each, place in made.ranges.items():
-            if each.everything:
+    def _step(self, slot: int, timers: Timers, customers: NDArray[np.int32], due_us: NDArray[np.int64]) -> Changes:
+        """Evaluates a recomputed query at each instant at which time may change its answers."""
+        found: list[tuple[int, int, int, int, int]] = []
+        query = self.queries.at(slot).query
+        for customer, at_us in zip(customers.tolist(), due_us.tolist(), strict=True):
+            state = int(self.states.table[customer, slot])
+            if state & QUEUED:
                 continue
-            lower, upper = each.bounds_us(before_us)
-            new_lower, new_upper = each.bounds_us(self.now_us)
-            if new_lower > lower:
-                moved.append((place, -1, rows.between(lower, min(new_lower, upper))))
-            if new_upper > upper:
-                moved.append((place, 1, rows.between(max(upper, new_lower), new_upper)))
-        moved = [each for each in moved if len(each[2])]
-        if not moved:
-            return
-        numbers = np.concatenate([each[2] for each in moved])
-        places = np.concatenate([np.full(len(each[2]), each[0]) for each in moved])
-        signs = np.concatenate([np.full(len(each[2]), each[1], np.int8) for each in moved])
-        for first in range(0, len(numbers), CHUNK):
-            chunk = slice(first, first + CHUNK)
-            inside = places[chunk] == np.arange(len(made.ranges))[:, None]
-            made.run(self._tables, self.states.table, rows.view(numbers[chunk]), inside, signs[chunk])
+            rows, due, steps = self.tables(customer, self.sources), at_us, 0
+            while due is not None and due <= self.now_us and steps < MOST_STEPS:
+                self.recomputed += 1
+                after = int(_STANDINGS[evaluate(query, rows, due).state])
+                if after != state:
+                    found.append((slot, customer, state, after, due))
+                state, steps, due = after, steps + 1, timers.next_change_us(self.sources, customer, due)
+            self.states.table[customer, slot] = state
+            timers.set(customer, due)
+            if due is not None and due <= self.now_us:
+                self.enqueue(np.array([customer], np.int32), slot)
+        kinds = (np.int32, np.int32, np.uint8, np.uint8, np.int64)
+        columns = list(zip(*found, strict=True)) or [()] * len(kinds)
+        return Changes(*(np.array(column, kind) for column, kind in zip(columns, kinds, strict=True)))
+
+    def _found(self, changes: Changes) -> None:
+        """Keeps what changed until it is asked for."""
+        if changes:
+            ordered = changes.chosen(np.argsort(changes.since_us, kind="stable"))
+            self.states.note(ordered.queries, ordered.customers, ordered.since_us)
+            self.untold.append(ordered)
 
     # Decisions.
 
@@ -270,12 +302,20 @@ class Engine:
         queue, used = self._tables.queue, self.queued
         return queue.customers[:used], queue.queries[:used]
 
-    def settle(self) -> Changes:
-        """Decides what is queued; returns what changed, in no certain order."""
+    def settle(self, *, net: bool = False) -> Changes:
+        """Decides what is queued; returns what changed since it was last asked, in order.
+
+        With `net`, what changed and changed back meanwhile is left out.
+        """
+        self._decide()
+        found, self.untold = joined(self.untold), []
+        return found.net() if net and found else found
+
+    def _decide(self) -> None:
         tables, queue = self._tables, self._tables.queue
         used = int(queue.used[0])
         if not used:
-            return NO_CHANGES
+            return
         customers, queries = queue.customers[:used].copy(), queue.queries[:used].copy()
         queue.used[0] = 0
         verdicts = np.zeros(used, np.int8)
@@ -288,17 +328,18 @@ class Engine:
         table[customers, queries] = after
         # Of a customer that was not known before nothing was said, and nothing need be said while it does not apply.
         told = np.flatnonzero((before != after) & ~((before == 0) & (after == NOT)))
-        changes = Changes(queries[told], customers[told], before[told], after[told])
-        self.states.note(changes.queries, changes.customers, np.full(len(told), self.now_us))
-        return changes
+        since = np.full(len(told), self.now_us)
+        self._found(Changes(queries[told], customers[told], before[told], after[told], since))
 
     def _from_rows(self, slot: int, customer: int) -> int:
-        self.recomputed += 1
-        outcome = self.outcome(self.queries.at(slot).query, customer, self.now_us)
         timers = self.queries.timers.get(slot)
         if timers is not None:
             timers.set(customer, timers.next_change_us(self.sources, customer, self.now_us))
-        return int(_STANDINGS[outcome.state])
+        return self._standing(slot, customer, self.now_us)
+
+    def _standing(self, slot: int, customer: int, at_us: int) -> int:
+        self.recomputed += 1
+        return int(_STANDINGS[self.outcome(self.queries.at(slot).query, customer, at_us).state])
 
     # Answers.
 

@@ -68,6 +68,12 @@ class Pass:
             if part.block.source == source
         ]
         self.parts = self._arrays(vectors, parts, readers)
+        of = self.parts.range
+        self.by_range = (
+            np.searchsorted(np.sort(of), np.arange(len(self.ranges) + 1)).astype(np.int32),
+            np.argsort(of, kind="stable").astype(np.int32),
+        )
+        """Where the parts of each range begin among all parts by range, and these."""
 
     def _arrays(
         self, vectors: Vectors, parts: list[tuple[int, bool, Part]], readers: Mapping[int, Sequence[int]]
@@ -119,6 +125,17 @@ class Pass:
                 found[place] = (times > lower) & (times <= upper)
         return found
 
+    def evaluated(self, view: View) -> tuple[NDArray[np.uint64], NDArray[np.float64]]:
+        """The conditions on rows as bits, and the terms."""
+        rows = len(view)
+        conditions = np.ones((max(1, len(self._conditions)), rows), np.bool_)
+        for place, condition in enumerate(self._conditions):
+            conditions[place] = condition(view)
+        terms = np.zeros((max(1, len(self._terms)), rows), np.float64)
+        for place, term in enumerate(self._terms):
+            terms[place] = term(view)
+        return _packed(conditions), terms
+
     def run(
         self, tables: Tables, states: NDArray[np.uint8], view: View, inside: Bools, signs: NDArray[np.int8]
     ) -> None:
@@ -126,13 +143,8 @@ class Pass:
         rows = len(view)
         if not rows or not len(self):
             return
-        conditions = np.ones((max(1, len(self._conditions)), rows), np.bool_)
-        for place, condition in enumerate(self._conditions):
-            conditions[place] = condition(view)
-        terms = np.zeros((max(1, len(self._terms)), rows), np.float64)
-        for place, term in enumerate(self._terms):
-            terms[place] = term(view)
-        packed, inside_bits, term_bits = _packed(conditions), _packed(inside), terms.view(np.int64)
+        packed, terms = self.evaluated(view)
+        inside_bits, term_bits = _packed(inside), terms.view(np.int64)
         done, parts = 0, self.parts
         while True:
             done = accumulate(

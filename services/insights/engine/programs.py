@@ -111,11 +111,11 @@ def decide(
             verdicts[i] = FROM_ROWS
         else:
             stop = programs.stops[queries[i]]
-            verdicts[i] = _run(programs, start, stop, counts, sums, customers[i], scratch, rounding)
+            verdicts[i] = run_program(programs, start, stop, counts, sums, customers[i], scratch, rounding)
 
 
 @inlined
-def _run(
+def run_program(
     programs: Programs,
     start: int,
     stop: int,

@@ -6,6 +6,7 @@ a range at most once and leaves it at most once.
 """
 
 from dataclasses import dataclass
+from functools import reduce
 
 import numpy as np
 from numpy.typing import NDArray
@@ -58,6 +59,22 @@ class Back:
         # Where the month has no such day, the days before fall short of it, and the month after is past it.
         return min(first + inside, after, _LAST_US)
 
+    def all_pass_us(self, times: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The same for many instants."""
+        target = np.minimum(times, _LAST_US) + self._fixed_us
+        months = self.years * 12 + self.months
+        reached = (target >= _FIRST_US) & (target < _LAST_US) & (months <= _LAST_MONTH)
+        beyond = np.maximum(times, _LAST_US)
+        if not reached.any():
+            return beyond
+        target = np.where(reached, target, 0)
+        month = target.astype(_INSTANT).astype(_MONTH)
+        inside = target - month.astype(_INSTANT).astype(np.int64)
+        arrives = month + np.timedelta64(months, "M")
+        first = arrives.astype(_INSTANT).astype(np.int64)
+        after = (arrives + np.timedelta64(1, "M")).astype(_INSTANT).astype(np.int64)
+        return np.where(reached, np.minimum(np.minimum(first + inside, after), _LAST_US), beyond)
+
 
 @dataclass(frozen=True, slots=True)
 class Range:
@@ -79,6 +96,16 @@ class Range:
         lower = max((back.cutoff_us(now_us) for back in self.after), default=MIN_US)
         upper = min((back.cutoff_us(now_us) for back in self.until), default=MAX_US)
         return lower, upper
+
+    def enters_us(self, times: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The first now at which the end has reached rows of these times."""
+        return reduce(np.maximum, (back.all_pass_us(times) for back in self.until))
+
+    def leaves_us(self, times: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The first now at which the start is past rows of these times; `MAX_US` for ever inside."""
+        if not self.after:
+            return np.full(len(times), MAX_US, np.int64)
+        return reduce(np.minimum, (back.all_pass_us(times) for back in self.after))
 
     def next_change_us(self, times: NDArray[np.int64], now_us: int) -> int | None:
         """The next now at which a row of these times enters or leaves, or None."""

@@ -69,14 +69,20 @@ class Timers:
         """Takes the instants of all customers back."""
         self.due_us, self.next_us = due_us, int(due_us.min())
 
-    def take_due(self, now_us: int) -> NDArray[np.int32]:
-        """The customers whose instant has come; they have none until the next is set."""
+    @property
+    def steps(self) -> bool:
+        """Whether it can be told at which instants time may change answers."""
+        return all(edge.back is not None for edge in self.edges)
+
+    def take_due(self, now_us: int) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+        """The customers whose instant has come, and the instants; they have none until the next is set."""
         if now_us < self.next_us:
-            return np.empty(0, np.int32)
+            return np.empty(0, np.int32), np.empty(0, np.int64)
         due = np.flatnonzero(self.due_us <= now_us).astype(np.int32)
+        instants = self.due_us[due]
         self.due_us[due] = MAX_US
         self.next_us = int(self.due_us.min())
-        return due
+        return due, instants
 
     def next_change_us(self, sources: Mapping[str, SourceRows], customer: int, now_us: int) -> int | None:
         """The next now at which a row of a customer passes an edge, or None."""

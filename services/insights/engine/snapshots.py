@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from services.insights.engine.engine import Engine
 from services.insights.engine.plan import Plan
 from services.insights.engine.pools import ArrayPool
+from services.insights.engine.states import NO_CHANGES, Changes, joined
 from services.insights.language.sources import SourceSchema
 
 Arrays = dict[str, NDArray[np.generic]]
@@ -30,6 +31,8 @@ def freeze(engine: Engine) -> tuple[dict[str, Any], Arrays]:
         arrays[f"due.{slot}"] = timers.due_us
     customers, queries = engine.pairs_queued()
     arrays |= {"queue.customers": customers, "queue.queries": queries}
+    untold = joined(engine.untold)
+    arrays |= {f"untold.{name}": column for name, column in untold._asdict().items()}
     manifest = {
         "now_us": engine.now_us,
         "arrays_pool": engine.pools.arrays.values,
@@ -64,8 +67,12 @@ def thaw(
         timers = engine.queries.timers.get(new)
         if timers is not None and f"due.{old}" in arrays:
             timers.restore(np.array(arrays[f"due.{old}"], np.int64))
-    queued = zip(arrays["queue.customers"].tolist(), arrays["queue.queries"].tolist(), strict=True)
     back = {old: new for new, old in slots.items()}
+    untold = Changes(**_named(arrays, "untold")) if "untold.queries" in arrays else NO_CHANGES  # type: ignore[arg-type]
+    for old, new in back.items():
+        mine = untold.chosen(untold.queries == old)
+        engine.untold.append(mine._replace(queries=np.full(len(mine.queries), new, np.int32)))
+    queued = zip(arrays["queue.customers"].tolist(), arrays["queue.queries"].tolist(), strict=True)
     for customer, query in queued:
         if query in back:
             engine.enqueue(np.array([customer], np.int32), back[query])

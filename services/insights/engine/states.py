@@ -3,6 +3,7 @@
 A state is a byte for each pair of a customer and a query. Since when it holds is kept only for pairs that changed.
 """
 
+from collections.abc import Sequence
 from enum import IntEnum
 from typing import NamedTuple
 
@@ -38,18 +39,43 @@ class Standing(IntEnum):
 
 
 class Changes(NamedTuple):
-    """States that became others: aligned arrays of queries, customers and states."""
+    """States that became others, in order: aligned arrays of queries, customers, states, and since when."""
 
     queries: NDArray[np.int32]
     customers: NDArray[np.int32]
     before: NDArray[np.uint8]
     after: NDArray[np.uint8]
+    since_us: NDArray[np.int64]
 
     def __bool__(self) -> bool:
         return len(self.queries) > 0
 
+    def chosen(self, rows: NDArray[np.intp] | NDArray[np.bool_]) -> "Changes":
+        """Some of them."""
+        return Changes(*(column[rows] for column in self))  # type: ignore[arg-type]
 
-NO_CHANGES = Changes(np.zeros(0, np.int32), np.zeros(0, np.int32), np.zeros(0, np.uint8), np.zeros(0, np.uint8))
+    def net(self) -> "Changes":
+        """One for each pair: from what it was first to what it is last. Those that came back are left out."""
+        pairs = (self.queries.astype(np.int64) << 32) | self.customers
+        _, firsts = np.unique(pairs, return_index=True)
+        _, lasts = np.unique(pairs[::-1], return_index=True)
+        found = self.chosen(len(pairs) - 1 - lasts)._replace(before=self.before[firsts])
+        found = found.chosen((found.before != found.after) & ~((found.before == UNKNOWN) & (found.after == NOT)))
+        return found.chosen(np.argsort(found.since_us, kind="stable"))
+
+
+def joined(changes: Sequence[Changes]) -> Changes:
+    """Changes one after the other."""
+    return Changes(*(np.concatenate(column) for column in zip(*changes, strict=True))) if changes else NO_CHANGES
+
+
+NO_CHANGES = Changes(
+    np.zeros(0, np.int32),
+    np.zeros(0, np.int32),
+    np.zeros(0, np.uint8),
+    np.zeros(0, np.uint8),
+    np.zeros(0, np.int64),
+)
 
 
 class States:
