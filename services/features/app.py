@@ -37,7 +37,7 @@ from services.features.erasure.ingest_client import IngestErasures
 from services.features.exports import Exports
 from services.features.importing import Importer
 from services.features.insights_client import InsightsClient
-from services.features.metrics import ParityMetrics, ProjectMetrics
+from services.features.metrics import ParityMetrics, ProjectMetrics, SegmentMetrics
 from services.features.parity import ParityChecker, ParitySampler
 from services.features.past import PastReader
 from services.features.plan_answer import PlanAnswerer
@@ -199,6 +199,7 @@ async def open_app(
             registry = CollectorRegistry()
             registry.register(ProjectMetrics(projects, clock))
             registry.register(ParityMetrics(sampler))
+            registry.register(SegmentMetrics(segments))
             training = DatasetServicer(creator, dataset_store, blobs, runner, tokens, settings.dataset_upload_bytes)
             history = HistoryServicer(projects, past, tokens)
             exporting = ExportServicer(exporter, exports, runner, tokens)

@@ -192,16 +192,29 @@ class Catalog:
             readers = [(each.service.name, each.service.groups) for each in self._services.values()]
             readers += self.properties.readers_of_groups()
             users = [name for name, references in readers if self._needs(references, stored)]
-            if users:
+            segments = self._segments_of(stored)
+            if users or segments:
                 raise FailedPrecondition(
-                    f"{name} is read by {', '.join(sorted(users)[:5])}: change or delete that first",
+                    f"{name} is read by {', '.join(sorted([*users, *segments])[:5])}: change or delete that first",
                     reason="IN_USE",
-                    metadata={"services": ",".join(sorted(users)[:20])},
+                    metadata={"services": ",".join(sorted(users)[:20]), "segments": ",".join(segments[:20])},
                 )
             await self._store.delete_group(self.project, stored.group)
             del self._groups[stored.group.group_id, stored.group.version]
             self.revision += 1
             return stored
+
+    def _segments_of(self, stored: StoredGroup) -> list[str]:
+        """The segments that would lack an attribute without this version: they read the latest published one."""
+        group = stored.group
+        mine = [each for each in self.published if each.group.group_id == group.group_id]
+        others = [each for each in mine if each is not stored]
+        if not any(each is stored for each in mine) or any(o.group.version > group.version for o in others):
+            return []
+        next_latest = max(others, key=lambda each: each.group.version, default=None)
+        left = {each.name for each in next_latest.group.attributes} if next_latest else set()
+        read = self.properties.fields_read(group.attribute_key, group.group_id)
+        return sorted({segment for segment, field in read if field not in left})
 
     def _needs(self, references: Iterable[GroupReference], stored: StoredGroup) -> bool:
         """Whether one of the references would lack something without this version."""

@@ -8,6 +8,7 @@ from prometheus_client.registry import Collector
 
 from services.features.parity import ParitySampler
 from services.features.projects import Projects
+from services.features.segments.service import Segments
 from services.runtime.clocks import Clock
 
 
@@ -92,6 +93,30 @@ class ParityMetrics(Collector):
             for project, counts in self._sampler.counts.items():
                 family.add_metric([project], getattr(counts, name))
             yield family
+
+
+class SegmentMetrics(Collector):
+    """The segments of each project."""
+
+    def __init__(self, segments: Segments) -> None:
+        self._segments = segments
+
+    def collect(self) -> Iterable[Metric]:
+        """All metrics, labelled by project and segment."""
+        labels = ["project", "segment"]
+        prefix = "inkling_features_segment"
+        members = GaugeMetricFamily(f"{prefix}_members", "Profiles that are in it, as published.", labels=labels)
+        changes = CounterMetricFamily(f"{prefix}_changes", "Changes of members in the journal.", labels=labels)
+        evaluations = CounterMetricFamily(f"{prefix}_evaluations", "Profiles looked at.", labels=labels)
+        seconds = CounterMetricFamily(f"{prefix}_seconds", "Time spent looking at profiles.", labels=labels)
+        for each in self._segments.opened():
+            for live in each.all():
+                names = [each.project.name, live.definition.segment_id]
+                members.add_metric(names, live.members.count)
+                changes.add_metric(names, live.counts.changes)
+                evaluations.add_metric(names, live.counts.evaluations)
+                seconds.add_metric(names, live.counts.seconds)
+        return members, changes, evaluations, seconds
 
 
 def _suffix(family: Metric) -> str:

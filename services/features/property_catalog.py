@@ -38,6 +38,11 @@ from services.runtime.errors import (
     Violation,
 )
 
+PROPERTIES, ROLLUPS = "properties", "rollups"
+"""The namespaces of what is declared here; those of attributes are their groups."""
+FieldsRead = Callable[[str, str], Iterable[tuple[str, str]]]
+"""From attribute key and namespace to segments, each with a field that it reads."""
+
 
 class PropertyCatalog:
     """A project's declarations. Changes are made one after the other."""
@@ -50,6 +55,8 @@ class PropertyCatalog:
         self._lock = asyncio.Lock()
         self._properties: dict[tuple[str, str], StoredProperty] = {}
         self._rollups: dict[tuple[str, str], StoredRollup] = {}
+        self.fields_read: FieldsRead = lambda _key, _namespace: ()
+        """Which segments read what."""
 
     async def load(self) -> None:
         """Reads the declarations."""
@@ -170,10 +177,12 @@ class PropertyCatalog:
             return stored
 
     async def delete(self, name: str) -> StoredProperty:
-        """Removes a declaration, unless a roll-up needs it."""
+        """Removes a declaration, unless a roll-up or a segment needs it."""
         async with self._lock:
             stored = self.property(name)
             self._check_unused(stored)
+            definition = stored.definition
+            self._check_unread(definition.name, definition.attribute_key, PROPERTIES, definition.property_id)
             gone = replace(stored, update_time_us=max(self._clock.now_us(), stored.update_time_us + 1))
             await self._store.put_properties(self._project, [gone], deleted=True)
             del self._properties[stored.definition.attribute_key, stored.definition.property_id]
@@ -196,6 +205,15 @@ class PropertyCatalog:
                 f"{definition.name} is read by {', '.join(used[:5])}: delete that first",
                 reason="IN_USE",
                 metadata={"rollups": ",".join(used[:20])},
+            )
+
+    def _check_unread(self, name: str, attribute_key: str, namespace: str, field: str) -> None:
+        users = sorted({segment for segment, read in self.fields_read(attribute_key, namespace) if read == field})
+        if users:
+            raise FailedPrecondition(
+                f"{name} is read by {', '.join(users[:5])}: change or delete that first",
+                reason="IN_USE",
+                metadata={"segments": ",".join(users[:20])},
             )
 
     # Roll-ups.
@@ -229,9 +247,11 @@ class PropertyCatalog:
             return stored
 
     async def delete_rollup(self, name: str) -> None:
-        """Removes a declaration."""
+        """Removes a declaration, unless a segment needs it."""
         async with self._lock:
             stored = self.rollup(name)
+            definition = stored.definition
+            self._check_unread(definition.name, definition.attribute_key, ROLLUPS, definition.rollup_id)
             await self._store.delete_rollup(self._project, stored.definition)
             del self._rollups[stored.definition.attribute_key, stored.definition.rollup_id]
             self._changed()

@@ -1,6 +1,6 @@
 """A condition bound to where its values are now, and ready to be evaluated."""
 
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 
 import numpy as np
 import pyarrow as pa
@@ -23,6 +23,20 @@ FEW = 24
 """So many profiles are faster one by one than as columns."""
 CHUNK = 50_000
 """Profiles evaluated without a pause: what others wait for at most."""
+
+
+class SharedReadings:
+    """The values of some profiles at one instant, each column read once."""
+
+    def __init__(self) -> None:
+        self._columns: dict[Hashable, pa.Array] = {}
+
+    def read(self, reader: Reader, numbers: Codes, now_us: int) -> pa.Array:
+        """The values of a reader, which is asked for them when nobody was whose values come from the same place."""
+        found = self._columns.get(reader.place)
+        if found is None:
+            found = self._columns[reader.place] = reader.many(numbers, now_us)
+        return found
 
 
 class Bound:
@@ -48,11 +62,17 @@ class Bound:
         places = [reader.place for reader in self.readers], [reader.place for reader in other.readers]
         return self.condition == other.condition and self.universe is other.universe and places[0] == places[1]
 
-    def holds(self, numbers: Codes, now_us: int, timers: Timers | None = None) -> NDArray[np.bool_]:
-        """Which of these profiles meet the condition at an instant; sets their timers."""
+    def holds(
+        self, numbers: Codes, now_us: int, timers: Timers | None = None, shared: "SharedReadings | None" = None
+    ) -> NDArray[np.bool_]:
+        """Which of these profiles meet the condition at an instant; sets their timers.
+
+        `shared` is what others read of the same profiles, at the same instant.
+        """
         if len(numbers) <= FEW:
             return np.array([self._holds_one(number, now_us, timers) for number in numbers.tolist()], np.bool_)
-        columns = [reader.many(numbers, now_us) for reader in self.readers]
+        many = SharedReadings() if shared is None else shared
+        columns = [many.read(reader, numbers, now_us) for reader in self.readers]
         if timers is not None and self.moving:
             timers.set(numbers, self._many.next_change_us(columns, len(numbers), now_us))
         return self._many.holds(columns, len(numbers), now_us)

@@ -8,7 +8,7 @@ the present differs from that is journaled.
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 from dataclasses import replace
 
 import numpy as np
@@ -16,11 +16,11 @@ import pyarrow as pa
 
 from services.features.project import Project
 from services.features.projection import Projection, Touched
-from services.features.segments.binding import bind, chunks, instant_of
+from services.features.segments.binding import SharedReadings, bind, chunks, instant_of
 from services.features.segments.definitions import SegmentDefinition, new_uid
 from services.features.segments.fields import ProfileFields
 from services.features.segments.language import ConditionError, ConditionParser
-from services.features.segments.live import LiveSegment, SegmentState, Turn
+from services.features.segments.live import LiveSegment, SegmentState, Turn, alike
 from services.features.segments.membership import frozen
 from services.features.segments.shelf import MembershipShelf
 from services.features.segments.store import SegmentStore
@@ -237,9 +237,10 @@ class SegmentKeeper:
         position = projection.position
         self._distribute()
         turns: list[Turn] = []
-        for live in list(self.live.values()):
-            if live.bound is not None:
-                turns += await self._look(live, projection)
+        bound = [live for live in self.live.values() if live.bound is not None]
+        for segments, due in alike(bound, instant_of(projection)):
+            async for turn in self._look(segments, due, projection):
+                turns.append(turn)
                 if sum(map(len, turns)) >= _CHANGES_AT_ONCE:
                     await self._publish(turns)
                     turns = []
@@ -271,25 +272,27 @@ class SegmentKeeper:
                 if live.bound is not None and engine in live.bound.engines:
                     live.look_at(numbers)
 
-    async def _look(self, live: LiveSegment, projection: Projection) -> list[Turn]:
-        """The turns of one segment; the first members of a new one are not journaled."""
-        turns = []
-        due = live.take_due(instant_of(projection))
+    async def _look(self, segments: list[LiveSegment], due: Codes, projection: Projection) -> AsyncIterator[Turn]:
+        """The turns of segments that look at the same profiles; the first members of a new one are not journaled."""
         for numbers in chunks(due):
-            turn = live.turn(numbers, instant_of(projection), projection.position)
+            shared, state = SharedReadings(), (projection.position, instant_of(projection))
+            for live in segments:
+                if state != (projection.position, instant_of(projection)):
+                    shared, state = SharedReadings(), (projection.position, instant_of(projection))
+                turn = live.turn(numbers, instant_of(projection), projection.position, shared)
+                if not live.definition.evaluated:
+                    turn.publish()
+                    self._mention([turn])
+                elif len(turn):
+                    yield turn
+                if len(due) > len(numbers):
+                    await asyncio.sleep(0)
+        for live in segments:
             if not live.definition.evaluated:
-                turn.publish()
-                self._mention([turn])
-            elif len(turn):
-                turns.append(turn)
-            if len(due) > len(numbers):
-                await asyncio.sleep(0)
-        if not live.definition.evaluated:
-            await self._save([live])
-            definition = replace(live.definition, evaluated=True)
-            await self._store.replace(self._project.name, definition)
-            live.definition = definition
-        return turns
+                await self._save([live])
+                definition = replace(live.definition, evaluated=True)
+                await self._store.replace(self._project.name, definition)
+                live.definition = definition
 
     async def _publish(self, turns: Iterable[Turn]) -> None:
         """Makes changes durable, then visible."""
@@ -306,6 +309,7 @@ class SegmentKeeper:
             self.sequence = await self._journal.append(self._project.name, changes)
             for turn in now:
                 turn.publish()
+                turn.live.counts.changes += len(turn)
             self._publishing = False
             self._mention(now)
 

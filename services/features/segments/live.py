@@ -1,12 +1,14 @@
 """One segment at work: its members as published, and what is to be looked at again."""
 
+import time
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import StrEnum
 
 import numpy as np
 import pyarrow as pa
 
-from services.features.segments.binding import Bound
+from services.features.segments.binding import Bound, SharedReadings
 from services.features.segments.definitions import SegmentDefinition
 from services.features.segments.language import Mistake
 from services.features.segments.membership import Members, Saved, Timers
@@ -55,6 +57,17 @@ class Turn:
         self.live.unsaved += len(self)
 
 
+@dataclass
+class Counts:
+    """What was done for a segment since the start."""
+
+    changes: int = 0
+    """In the journal."""
+    evaluations: int = 0
+    """Profiles looked at."""
+    seconds: float = 0.0
+
+
 @dataclass(eq=False)
 class LiveSegment:
     """A segment with its members."""
@@ -72,6 +85,7 @@ class LiveSegment:
     """The membership on the shelf is that after this sequence of the journal."""
     unsaved: int = 0
     """Changes since then."""
+    counts: Counts = field(default_factory=Counts)
     _pending: list[Codes] = field(default_factory=list)
     _seen: int = 0
     """Profiles of the universe that were looked at, or are pending."""
@@ -99,11 +113,14 @@ class LiveSegment:
         """All that was due has been looked at, and published."""
         self._pending = []
 
-    def turn(self, numbers: Codes, now_us: int, position: int) -> Turn:
-        """Looks at some profiles: how they differ from what is published."""
+    def turn(self, numbers: Codes, now_us: int, position: int, shared: SharedReadings | None = None) -> Turn:
+        """Looks at some profiles: how they differ from what is published. `shared`: see `Bound.holds`."""
         assert self.bound is not None, "bound before"
-        holds = self.bound.holds(numbers, now_us, self.timers)
+        begun = time.perf_counter()
+        holds = self.bound.holds(numbers, now_us, self.timers, shared)
         were = self.members.are(numbers)
+        self.counts.evaluations += len(numbers)
+        self.counts.seconds += time.perf_counter() - begun
         return Turn(self, numbers[holds & ~were], numbers[~holds & were], now_us, position)
 
     def recover(self, saved: Saved) -> None:
@@ -122,3 +139,18 @@ class LiveSegment:
             else:
                 self.members.leave(number)
         self.unsaved += len(entries)
+
+
+def alike(segments: Iterable[LiveSegment], now_us: int) -> list[tuple[list[LiveSegment], Codes]]:
+    """Everything to be looked at now: segments with the same profiles together, in the order of the first of each."""
+    found: dict[tuple[int, int], list[tuple[list[LiveSegment], Codes]]] = {}
+    for live in segments:
+        due = live.take_due(now_us)
+        groups = found.setdefault((id(live.universe), hash(due.tobytes())), [])
+        for group, same in groups:
+            if np.array_equal(same, due):
+                group.append(live)
+                break
+        else:
+            groups.append(([live], due))
+    return [group for groups in found.values() for group in groups]

@@ -118,8 +118,10 @@ class RollupReader:
     @property
     def place(self) -> Hashable:
         """See Reader."""
-        # What it reads may be another version of an attribute, at the same place.
-        return id(self)
+        # What it reads may be another version of an attribute, of another type or default, at the same place.
+        source = self._source
+        kind = None if source is None else (source.value_type, repr(source.default))
+        return self._definition, self._index, kind, self._slot
 
     def one(self, number: int, now_us: int) -> Any:
         """See Reader."""

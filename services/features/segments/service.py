@@ -27,6 +27,7 @@ from services.features.segments.fields import ProfileFields
 from services.features.segments.keeper import SegmentKeeper
 from services.features.segments.language import ConditionError, ConditionParser, Mistake
 from services.features.segments.live import LiveSegment, SegmentState
+from services.features.segments.schema import Field
 from services.features.segments.shelf import MembershipShelf
 from services.features.segments.store import SegmentStore
 from services.features.settings import FeaturesSettings
@@ -200,6 +201,24 @@ class ProjectSegments:
             await asyncio.sleep(0)
         return Preview((), size, len(everybody), tuple(universe.text(number) for number in sample[::-1].tolist()))
 
+    def fields_read(self, attribute_key: str, namespace: str) -> list[tuple[str, str]]:
+        """The segments that read a field of a namespace, each with the field's name; see `PropertyCatalog`."""
+        found = []
+        for live in self.all():
+            if live.universe.attribute_key == attribute_key:
+                fields = self._fields_of(live)
+                found += [(live.definition.name, field.name) for field in fields if field.namespace == namespace]
+        return found
+
+    def _fields_of(self, live: LiveSegment) -> Sequence[Field]:
+        if live.bound is not None:
+            return live.bound.condition.fields
+        try:
+            schema = self._fields.schema(live.universe.attribute_key)
+            return check(self._parser, live.definition.condition, schema).fields
+        except ConditionError:
+            return ()  # what it names is gone already
+
     # Members.
 
     async def current(self, name: str) -> LiveSegment:
@@ -270,6 +289,10 @@ class Segments:
         finally:
             await asyncio.gather(*(each.close() for each in self._opened.values()), return_exceptions=True)
 
+    def opened(self) -> list[ProjectSegments]:
+        """Those that are kept."""
+        return list(self._opened.values())
+
     async def of(self, project_name: str) -> ProjectSegments:
         """The segments of a project."""
         async with self._opening:
@@ -281,6 +304,7 @@ class Segments:
                 keeper = SegmentKeeper(project, fields, self._parser, self._store, self.journal, shelf, self._settings)
                 found = ProjectSegments(project, keeper, fields, self._parser, self._store, self._clock)
                 await found.load()
+                project.catalog.properties.fields_read = found.fields_read
                 self._opened[project_name] = found
             return found
 

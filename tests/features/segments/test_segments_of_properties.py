@@ -1,16 +1,19 @@
 """Segments over properties, and of accounts over what is rolled up from their users."""
 
 import asyncio
+from collections.abc import Awaitable
 
 import grpc
 import pytest
 
+from inkling.features.v1 import definition_service_pb2 as definitions
 from inkling.features.v1 import property_service_pb2 as properties
+from inkling.features.v1 import rollup_service_pb2 as rollups
 from inkling.features.v1 import segment_service_pb2 as messages
 from services.runtime.clocks import ManualClock
 from tests.features.memory_log import NOW_US, MemoryLog, purchase
 from tests.features.segments.test_segment_service import Watch, checked, members
-from tests.features.serving import DAY_US, Client, refused
+from tests.features.serving import DAY_US, GROUP, Client, create, refused
 from tests.features.test_property_service import MovingClock, declare, declare_rollups, put
 
 
@@ -65,20 +68,47 @@ async def test_properties_of_every_type_can_be_named_and_a_write_moves_members(c
     assert "is an instant" in violations["segment.condition"]
 
 
-async def test_a_segment_whose_property_is_deleted_is_broken_and_keeps_its_members(client: Client) -> None:
-    await declare(client, "plan")
-    position = await put(client, "ann", {"plan": "pro"})
-    await make(client, "pros", "plan = 'pro'")
-    assert await checked(client, "pros", "ann", position=position) == [True]
-    await client.properties.DeleteProperty(
-        properties.DeletePropertyRequest(name="attributeKeys/user_id/properties/plan")
-    )
-    found = await until(client, "pros", messages.SEGMENT_STATE_BROKEN)
+async def test_a_segment_whose_name_means_two_things_is_broken_and_keeps_its_members(client: Client) -> None:
+    await declare(client, "spent", "numeric")
+    position = await put(client, "ann", {"spent": 5})
+    await make(client, "buyers", "spent > 1")
+    assert await checked(client, "buyers", "ann", position=position) == [True]
+    await create(client)
+    await client.publish(GROUP)
+    found = await until(client, "buyers", messages.SEGMENT_STATE_BROKEN)
     assert (found.state, found.size) == (messages.SEGMENT_STATE_BROKEN, 1)
-    assert "no `plan`" in found.mistakes[0].description
+    await client.definitions.DeleteAttributeGroup(definitions.DeleteAttributeGroupRequest(name=GROUP))
+    await until(client, "buyers", messages.SEGMENT_STATE_SERVING)
+    assert await checked(client, "buyers", "ann") == [True]
+
+
+async def test_what_a_segment_reads_is_not_deleted(client: Client) -> None:
+    await declare_rollups(client)
     await declare(client, "plan")
-    await until(client, "pros", messages.SEGMENT_STATE_SERVING)
-    assert await checked(client, "pros", "ann") == [True]
+    await make(client, "pros", "plan = 'pro' or shopping.buys > 3")
+    await make(client, "more", "properties.plan is null")
+    await make(client, "large", "rollups.users > 3", "account_id")
+
+    async def refusal(call: Awaitable[object]) -> str:
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await call
+        assert (await refused(_raise(caught.value)))[:2] == (grpc.StatusCode.FAILED_PRECONDITION, "IN_USE")
+        return str(caught.value.details())
+
+    plan = properties.DeletePropertyRequest(name="attributeKeys/user_id/properties/plan")
+    assert "segments/more, segments/pros" in await refusal(client.properties.DeleteProperty(plan))
+    users = rollups.DeleteRollupRequest(name="attributeKeys/account_id/rollups/users")
+    assert "segments/large" in await refusal(client.rollups.DeleteRollup(users))
+    group = definitions.DeleteAttributeGroupRequest(name=GROUP)
+    assert "segments/pros" in await refusal(client.definitions.DeleteAttributeGroup(group))
+    for segment_id in ("pros", "more", "large"):
+        await client.segments.DeleteSegment(messages.DeleteSegmentRequest(name=f"segments/{segment_id}"))
+    await client.properties.DeleteProperty(plan)
+    await client.rollups.DeleteRollup(users)
+
+
+async def _raise(error: BaseException) -> None:
+    raise error
 
 
 async def test_accounts_are_members_by_what_their_users_do(client: Client, log: MemoryLog, clock: ManualClock) -> None:
