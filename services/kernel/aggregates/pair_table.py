@@ -253,7 +253,7 @@ def many_seen(
     room: NDArray[np.int32],
     terms: NDArray[np.int64],
 ) -> None:
-    """Writes the terms of many keys in a window to `terms`, each key's newest ones in the order of their last sighting."""
+    """Writes to `terms` those of many keys in a window, the newest of each key in the order of their last sighting."""
     for k in range(len(keys)):
         count = 0
         pair = heads[keys[k]]
