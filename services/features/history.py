@@ -71,8 +71,6 @@ def compiled_then(
 
 def explainable(project: Project, value: str, attribute_key: str) -> Explainable:
     """The value of a name: {group}:{attribute}, {group}/{version}:{attribute} or properties.{property}."""
-    if value.startswith("rollups."):
-        raise FailedPrecondition("a roll-up is made of other profiles: explain their values", reason="NOT_EXPLAINABLE")
     past = Past()
     if value.startswith(_PROPERTIES):
         selection = Selection(properties=(value.removeprefix(_PROPERTIES),))

@@ -38,6 +38,8 @@ class PastIndex:
         self.engine = cast("PastEngine", slot.engine)
         self.place = slot.place
         self.touched: set[str] = set()
+        self.pairs: Sequence[Pair] = ()
+        """What the codes stand for."""
         self._codes: dict[tuple[int, str], list[int]] = {}
 
     def add_source(self, engine: object) -> None:
@@ -54,7 +56,7 @@ class PastIndex:
         for code, (pair, value) in enumerate(zip(pairs, values, strict=True)):
             if value:
                 codes[pair.instant_us, value].append(code)
-        self._codes = dict(codes)
+        self.pairs, self._codes = pairs, dict(codes)
 
 
 class PastReferences:

@@ -1,7 +1,7 @@
 """ProfileService, what is not the present of one profile: lists, the past, and what is behind a value."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import grpc.aio
 
@@ -11,6 +11,7 @@ from inkling.types.v1.value_pb2 import Value as ValueMessage
 from services.features import wire
 from services.features.archive import ArchiveListing
 from services.features.explain import VALUE_TYPES, ExplainedEvent, Explanation, Page, explain
+from services.features.explain_rollup import PREFIX, RollupQuestion
 from services.features.history import (
     MAX_VALUES,
     Explainable,
@@ -43,6 +44,13 @@ POLICIES = {
 }
 
 Context = grpc.aio.ServicerContext[Any, Any]
+
+
+class _Asked(NamedTuple):
+    page: Page
+    pair: Pair
+    position: int
+    scope: tuple[str, ...]
 
 
 class HistoryServicer:
@@ -123,9 +131,21 @@ class HistoryServicer:
         _check_position(request.position)
         project = await self._project()
         size = page_size(request.page_size)
+        if request.value.startswith(PREFIX):
+            return await self._explain_rollup(project, request, size)
         value = explainable(project, request.value, request.attribute_key)
+        asked = self._asked(project, request, value.attribute_key, size)
+        page, pair, position, scope = asked
+        found, position = await self._explain(project, value, pair, position, page)
+        response = _explanation_message(found, value, pair, position)
+        shown = page.offset + len(found.events)
+        if shown < found.relevant:
+            response.next_page_token = self._tokens.sign({"t": pair.instant_us, "p": position, "o": shown}, *scope)
+        return response
+
+    def _asked(self, project: Project, request: messages.ExplainValueRequest, attribute_key: str, size: int) -> _Asked:
         given_us = instant_us(request.as_of_time) if request.HasField("as_of_time") else None
-        scope = (project.name, "ExplainValue", value.attribute_key, request.key_value, request.value, str(given_us))
+        scope = (project.name, "ExplainValue", attribute_key, request.key_value, request.value, str(given_us))
         cursor = self._tokens.verify(request.page_token, *scope)
         if cursor:
             t_us, position = int(cursor["t"] or 0), int(cursor["p"] or 0)
@@ -135,13 +155,33 @@ class HistoryServicer:
             position = request.position or projection.position
         else:
             t_us, position = given_us, request.position
-        page = Page(int(cursor.get("o") or 0), size)
-        pair = Pair(request.key_value, t_us)
-        found, position = await self._explain(project, value, pair, position, page)
-        response = _explanation_message(found, value, pair, position)
-        shown = page.offset + len(found.events)
+        return _Asked(Page(int(cursor.get("o") or 0), size), Pair(request.key_value, t_us), position, scope)
+
+    async def _explain_rollup(
+        self, project: Project, request: messages.ExplainValueRequest, size: int
+    ) -> messages.ExplainValueResponse:
+        question = RollupQuestion.of(project, request.value, request.attribute_key)
+        page, pair, position, scope = self._asked(project, request, question.definition.attribute_key, size)
+        found = await question.answer(self._reader, pair, position, known_position(project), page)
+        response = messages.ExplainValueResponse(
+            value=profile_pb2.Profile.FromString(found.value).rollups[0],
+            as_of_time=timestamp(pair.instant_us),
+            position=found.position,
+            relevant_count=found.relevant,
+            counted_count=found.counted,
+            members=[
+                messages.ExplainedMember(
+                    key_value=member.key_value,
+                    value=profile_pb2.Profile.FromString(member.value).values[0] if member.value else None,
+                    counted=member.counted,
+                )
+                for member in found.members
+            ],
+        )
+        shown = page.offset + len(found.members)
         if shown < found.relevant:
-            response.next_page_token = self._tokens.sign({"t": t_us, "p": position, "o": shown}, *scope)
+            token = {"t": pair.instant_us, "p": found.position, "o": shown}
+            response.next_page_token = self._tokens.sign(token, *scope)
         return response
 
     async def _explain(

@@ -133,3 +133,37 @@ async def test_an_export_tells_the_segments_of_each_profile(client: Client, log:
         {"user_id": "u1", "segments": ["segments/all", "segments/seated"]},
         {"user_id": "u2", "segments": ["segments/all"]},
     ]
+
+
+async def test_an_explained_rollup_tells_whose_values_it_is_made_of(client: Client, log: MemoryLog) -> None:
+    await declare_rollups(client)
+    for i in range(5):
+        await log.append(purchase(i, f"u{i}", NOW_US - DAY_US + i, i / 8))
+        values: dict[str, Any] = {"account": "a" if i else "b"}
+        position = await put(client, f"u{i}", values | ({"seats": i} if i % 2 else {}))
+    profile = await served(client, "a", position)
+
+    async def explained(value: str, token: str = "", size: int = 50) -> history.ExplainValueResponse:
+        request = history.ExplainValueRequest(
+            attribute_key="account_id", key_value="a", value=value, page_size=size, page_token=token
+        )
+        found: history.ExplainValueResponse = await client.profiles.ExplainValue(request)
+        return found
+
+    for each in profile.rollups:
+        found = await explained(f"rollups.{each.name}")
+        assert found.value == each
+        assert [member.key_value for member in found.members] == ["u1", "u2", "u3", "u4"]
+        assert found.relevant_count == 4
+    seats = await explained("rollups.seats", size=3)
+    assert [(m.key_value, plain(m.value), m.counted) for m in seats.members] == [
+        ("u1", 1.0, True),
+        ("u2", None, False),
+        ("u3", 3.0, True),
+    ]
+    assert (seats.relevant_count, seats.counted_count) == (4, 2)
+    await put(client, "u1", {"account": "b"})
+    rest = await explained("rollups.seats", seats.next_page_token, size=3)
+    assert [m.key_value for m in rest.members] == ["u4"]
+    assert not rest.next_page_token
+    assert (await explained("rollups.users")).counted_count == 3
