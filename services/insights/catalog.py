@@ -1,10 +1,12 @@
 """The insights of one project: what may be created, changed and deleted, and whether their queries are right."""
 
 import asyncio
+import contextlib
 import hashlib
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 
 from services.insights.definitions import Insight, is_id, parse_name
 from services.insights.engine.plan import Plan, plan
@@ -93,14 +95,34 @@ class Catalog:
         return found
 
     def check(self, query: str, dialect: Dialect) -> CheckedQuery:
-        """A query over the project's sources. Raises QueryError."""
+        """A query over the project's sources; of an insight it is known, as a rule. Raises QueryError."""
         found = self._known.get((query, dialect))
         if found is None:
             found = check_query(query, self.catalogue.schemas, dialect)
+            self._remember(found, self.catalogue)
+        return found
+
+    async def check_apart(self, query: str, dialect: Dialect) -> CheckedQuery:
+        """The same beside the event loop: a long query takes a while. Raises QueryError."""
+        found = self._known.get((query, dialect))
+        if found is None:
+            found = await asyncio.to_thread(check_query, query, self.catalogue.schemas, dialect)
+        return found
+
+    async def prepare(self) -> None:
+        """Has the queries of all active insights checked beside the event loop."""
+        for insight in self.all:
+            if insight.active and (insight.query, insight.dialect) not in self._known:
+                catalogue = self.catalogue
+                with contextlib.suppress(QueryError):
+                    self._remember(await self.check_apart(insight.query, insight.dialect), catalogue)
+
+    def _remember(self, query: CheckedQuery, catalogue: Catalogue) -> None:
+        """Keeps a query that was checked over a catalogue, if that is still how the sources are."""
+        if catalogue.schemas == self.catalogue.schemas:
             if len(self._known) >= 2 * MAX_INSIGHTS:
                 self._known.clear()
-            self._known[query, dialect] = found
-        return found
+            self._known[query.text, query.dialect] = query
 
     def known(self, insight: Insight) -> Checked:
         """An insight with its query, which is right."""
@@ -124,16 +146,17 @@ class Catalog:
 
     async def checked(self, query: str, dialect: Dialect, field: str) -> tuple[CheckedQuery, Plan]:
         """A query that may be made an insight, and how it is evaluated. Raises InvalidArgument with every mistake."""
-        await self.read_sources()
+        catalogue = await self.read_sources()
+        check = partial(check_query, query, catalogue.schemas, dialect, unbounded_is_error=self._unbounded_is_error)
         try:
-            found = check_query(query, self.catalogue.schemas, dialect, unbounded_is_error=self._unbounded_is_error)
+            found = await asyncio.to_thread(check)
         except QueryError as error:
             raise refused(error.errors, field) from None
-        keys = {self.catalogue.bindings[name].attribute_key for name in selected_sources(found)}
+        keys = {catalogue.bindings[name].attribute_key for name in selected_sources(found)}
         if len(keys) > 1:
             message = f"the sources are about different keys: {', '.join(sorted(keys))}; read sources of one"
             raise InvalidArgument(message, reason="BAD_QUERY", violations=[Violation(field, message, "E_DATASOURCE")])
-        return found, self.plan(found)
+        return found, plan(found, catalogue.schemas)
 
     # Changing: under `lock`.
 
@@ -155,6 +178,7 @@ class Catalog:
         now_us = self._clock.now_us()
         made = replace(insight, insight_id=insight_id, version=1, create_time_us=now_us, update_time_us=now_us)
         if not validate_only:
+            self._remember(query, self.catalogue)
             await self._store.add(self.project, made, request)
             self._insights[insight_id] = made
             self._deleted.pop(insight_id, None)
@@ -174,6 +198,7 @@ class Catalog:
         now_us = max(self._clock.now_us(), before.update_time_us + 1)
         after = replace(changed, version=before.version + new_version, update_time_us=now_us)
         if not validate_only:
+            self._remember(query, self.catalogue)
             await self._store.replace(self.project, after, new_version=new_version)
             self._insights[after.insight_id] = after
         return Checked(after, query, planned)

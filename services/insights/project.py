@@ -226,6 +226,7 @@ class Project:
         course = Course(self.name, settings.clock, settings.horizon_us)
         if frozen is not None:
             course = Course.thaw(self.name, manifest, arrays)
+        await self.catalog.prepare()
         active = self.catalog.active()
         bindings = [self.catalog.catalogue.bindings[name] for name in self._read(active)]
         states = manifest.get("evaluators", {})

@@ -47,7 +47,7 @@ class QueryServicer(query_service_pb2_grpc.QueryServiceServicer):
         catalog = (await self._project()).catalog
         name = identifier_of(request.query)
         try:
-            query = catalog.check(request.query, dialect_of(request.dialect))
+            query = await catalog.check_apart(request.query, dialect_of(request.dialect))
         except QueryError as error:
             errors = [diagnostic_message(each) for each in error.errors]
             return messages.ValidateQueryResponse(errors=errors, identifier=name)

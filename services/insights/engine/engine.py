@@ -85,12 +85,12 @@ class Engine:
         """
         queries = self.queries
         chosen = list(slots) if slots is not None else queries.free(len(plans))
-        known = queries.totals
+        new: dict[int, Total] = {}
         for slot, plan in zip(chosen, plans, strict=True):
-            queries.take(slot, plan)
+            new |= queries.take(slot, plan)
         self._drop_unread()
         self.states.reserve(len(self.customers), len(queries.plans))
-        self._fill({number: total for number, total in queries.totals.items() if number not in known})
+        self._fill(new)
         for slot in chosen:
             self.reconsider(slot)
         return chosen

@@ -73,23 +73,58 @@ FALSE, TRUE, FROM_ROWS = 0, 1, 2
 """Verdicts: FROM_ROWS when a total holds numbers that its digits cannot, or there is no program."""
 
 
-def assemble(programs: Sequence[Sequence[Instruction] | None]) -> Programs:
-    """Puts programs, by query, one after the other."""
-    flat = [each for program in programs if program for each in program]
-    starts, stops, at = [], [], 0
-    for program in programs:
-        starts.append(at if program else -1)
-        at += len(program or ())
-        stops.append(at)
-    depth = max((len(program or ()) for program in programs), default=0)
+class ProgramStore:
+    """Programs that come and go: a new one is put behind the others, and what is gone is let go of now and then."""
+
+    def __init__(self) -> None:
+        self._programs: dict[int, Sequence[Instruction]] = {}
+        self._used = 0
+        self._living = 0
+        self.programs = _empty(64, 8, 8)
+
+    def put(self, slot: int, program: Sequence[Instruction] | None) -> None:
+        """The program of a query; None takes it away."""
+        self._living -= len(self._programs.pop(slot, ()))
+        if slot < len(self.programs.starts):
+            self.programs.starts[slot] = -1
+        if program is None:
+            # Whoever asks about a query without a program looks at its place all the same.
+            if slot >= len(self.programs.starts):
+                self._make_room(slot, 0)
+            return
+        self._programs[slot] = program
+        self._living += len(program)
+        made = self.programs
+        if slot >= len(made.starts) or self._used + len(program) > len(made.ops) or len(program) >= len(made.stack):
+            self._make_room(slot, len(program))
+        else:
+            self._append(slot, program)
+
+    def _make_room(self, slot: int, length: int) -> None:
+        slots = max(len(self.programs.starts), 2 * (slot + 1) if slot >= len(self.programs.starts) else 0)
+        stack = max(len(self.programs.stack), 2 * length)
+        self.programs, self._used = _empty(max(64, 2 * self._living), slots, stack), 0
+        for each, program in self._programs.items():
+            self._append(each, program)
+
+    def _append(self, slot: int, program: Sequence[Instruction]) -> None:
+        made, first = self.programs, self._used
+        for at, each in enumerate(program, first):
+            made.ops[at], made.numbers[at] = each.op, each.number
+            made.totals[at], made.counts[at] = each.total, each.count
+        self._used = first + len(program)
+        made.starts[slot], made.stops[slot] = first, self._used
+
+
+def _empty(instructions: int, slots: int, stack: int) -> Programs:
     return Programs(
-        np.array([each.op for each in flat], np.int32),
-        np.array([each.number for each in flat], np.float64),
-        np.array([each.total for each in flat], np.int32),
-        np.array([each.count for each in flat], np.int32),
-        np.array(starts, np.int32),
-        np.array(stops, np.int32),
-        np.zeros(depth + 1, np.float64),
+        np.zeros(instructions, np.int32),
+        np.zeros(instructions, np.float64),
+        np.zeros(instructions, np.int32),
+        np.zeros(instructions, np.int32),
+        np.full(slots, -1, np.int32),
+        np.zeros(slots, np.int32),
+        np.zeros(stack, np.float64),
     )
 
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 from services.insights.engine.passes import Pass
 from services.insights.engine.plan import Plan, Total, Way
 from services.insights.engine.pools import Pools
-from services.insights.engine.programs import Instruction, Programs, assemble
+from services.insights.engine.programs import Instruction, Programs, ProgramStore
 from services.insights.engine.recomputed import Timers, watched
 from services.insights.engine.rows import SourceRows
 from services.insights.engine.vectors import Condition, Vectors
@@ -22,16 +22,15 @@ class Queries:
         """Of the queries that are recomputed, by slot."""
         self._sources, self._pools = sources, pools
         self._numbers: dict[Total, int] = {}
+        self.totals: dict[int, Total] = {}
+        """By number."""
         self._readers: dict[int, set[int]] = {}
         self._next_number = 0
         self._passes: dict[str, Pass] | None = None
-        self._programs: Programs | None = None
+        self._programs = ProgramStore()
+        self._unread: set[int] = set()
+        """Totals that have lost a reader: they may have none."""
         self._conditions: dict[tuple[str, Node], Condition] = {}
-
-    @property
-    def totals(self) -> dict[int, Total]:
-        """The totals by number."""
-        return {number: total for total, number in self._numbers.items()}
 
     def at(self, slot: int) -> Plan:
         """The plan at a slot that has one."""
@@ -52,37 +51,44 @@ class Queries:
             self.plans.append(None)
         return found
 
-    def take(self, slot: int, plan: Plan) -> None:
-        """Puts a plan at a slot, in place of the one before."""
+    def take(self, slot: int, plan: Plan) -> dict[int, Total]:
+        """Puts a plan at a slot, in place of the one before. Returns the totals that no other query had, by number."""
         while len(self.plans) <= slot:
             self.plans.append(None)
         self.release(slot)
         self.plans[slot] = plan
         if plan.way is Way.RECOMPUTED:
             self.timers[slot] = Timers(watched(plan.query))
+        new: dict[int, Total] = {}
         for total in plan.totals:
             number = self._numbers.get(total)
             if number is None:
                 number = self._numbers[total] = self._next_number
                 self._next_number += 1
                 self._readers[number] = set()
+                self.totals[number] = new[number] = total
             self._readers[number].add(slot)
+        self._programs.put(slot, self._program(plan))
+        return new
 
     def release(self, slot: int) -> None:
         """Empties a slot; its totals stay until `drop_unread`."""
         plan = self.plans[slot]
-        self.plans[slot] = self._passes = self._programs = None
+        self.plans[slot] = self._passes = None
+        self._programs.put(slot, None)
         self.timers.pop(slot, None)
         for total in () if plan is None else plan.totals:
-            self._readers[self._numbers[total]].discard(slot)
+            number = self._numbers[total]
+            self._readers[number].discard(slot)
+            self._unread.add(number)
 
     def drop_unread(self) -> set[int]:
         """Forgets the totals that no query reads; returns their numbers."""
-        unread = {number for number, readers in self._readers.items() if not readers}
+        unread = {number for number in self._unread if not self._readers[number]}
+        self._unread.clear()
         if unread:
-            self._numbers = {total: number for total, number in self._numbers.items() if number not in unread}
             for number in unread:
-                del self._readers[number]
+                del self._numbers[self.totals.pop(number)], self._readers[number]
             self._conditions.clear()
         return unread
 
@@ -105,9 +111,7 @@ class Queries:
     @property
     def programs(self) -> Programs:
         """The closing programs by slot."""
-        if self._programs is None:
-            self._programs = assemble([None if plan is None else self._program(plan) for plan in self.plans])
-        return self._programs
+        return self._programs.programs
 
     def _program(self, plan: Plan) -> list[Instruction] | None:
         if plan.way is Way.RECOMPUTED:
