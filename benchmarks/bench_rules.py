@@ -42,9 +42,10 @@ def rules(count: int) -> list[Rule]:
     """So many rules."""
     names = ("page_view", "page_ping", "page_view", "page_ping", "submit_form")
     kinds = (RuleAction(ActionKind.FIRE_EVENT), RuleAction(ActionKind.SET_PROPERTY))
+    operators = (Operator.GREATER_OR_EQUAL, Operator.EQUAL, Operator.EVERY)
     made = []
     for i in range(count):
-        target = Condition(tuple(Operator)[i % 3 + 1], Decimal(10 * (i % 20 + 1)))
+        target = Condition(operators[i % 3], Decimal(10 * (i % 20 + 1)))
         medium = AttributeFilter("refr_medium", (("search", "social", "internal")[i % 3],))
         made.append(
             Rule(

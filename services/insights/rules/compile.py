@@ -5,7 +5,6 @@ import operator
 from collections.abc import Callable
 from dataclasses import dataclass
 from decimal import Context, Decimal, Inexact, InvalidOperation
-from fractions import Fraction
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -102,6 +101,11 @@ class Test:
         self._compare: Comparison | None = _COMPARISONS.get(condition.operator)
         self._target = condition.target
         self._operator = condition.operator
+        floor, ceiling = math.floor(self._target), math.ceil(self._target)
+        self._over, self._under = self._target.as_integer_ratio()
+        self._whole = floor if floor == ceiling else -1
+        self._beyond = ceiling if condition.operator in (Operator.GREATER_OR_EQUAL, Operator.LESS) else floor + 1
+        """The first count on the other side of the target."""
         self._arithmetic = arithmetic
 
     @property
@@ -121,24 +125,18 @@ class Test:
 
         None: there is none. `met` is what it said of `count`; False for 0.
         """
-        target = self._target
-        floor, ceiling = math.floor(target), math.ceil(target)
-        if self._compare is None:
-            change = count + 1 if met else math.ceil((reached + 1) * Fraction(target))
-        elif self._operator is Operator.EQUAL:
-            if not met and (floor != ceiling or floor <= count):
-                return None
-            change = count + 1 if met else floor
-        elif self._operator in (Operator.GREATER, Operator.GREATER_OR_EQUAL):
+        following, which = count + 1, self._operator
+        if which is Operator.GREATER_OR_EQUAL or which is Operator.GREATER:
+            return None if met else max(self._beyond, following)
+        if which is Operator.EQUAL:
             if met:
-                return None
-            change = floor + 1 if self._operator is Operator.GREATER else ceiling
-        else:
-            beyond = ceiling if self._operator is Operator.LESS else floor + 1
-            if not met and count + 1 >= beyond:
-                return None
-            change = beyond if met else count + 1
-        return max(change, count + 1)
+                return following
+            return self._whole if self._whole > count else None
+        if which is Operator.EVERY:
+            return following if met else max(-(-(reached + 1) * self._over // self._under), following)
+        if met:
+            return max(self._beyond, following)
+        return following if following < self._beyond else None
 
 
 def _metric(batch: EventBatch, name: str, rows: NDArray[np.int64]) -> tuple[list[Number], NDArray[np.bool_]]:

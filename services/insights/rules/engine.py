@@ -24,6 +24,7 @@ from services.insights.rules.compile import Number, compile_rule, exact_arithmet
 from services.insights.rules.definitions import Rule
 from services.insights.rules.grouping import Grouper
 from services.insights.rules.state import Holding, Past, RuleState
+from services.insights.rules.tally import Track
 from services.kernel.columns import EventBatch
 from services.kernel.dedup import ADDED, REPLACED, RETRACTED
 from services.kernel.windows import MIN_US
@@ -185,19 +186,26 @@ class RuleEngine:
             return
         state.rejected += group.rejected
         self.evaluated += len(group.events)
-        events, instants, start = group.events, group.instants_us, 0
+        events, start, tracks = group.events, 0, state.tracks
         for user, end, plain in zip(group.users, group.bounds[1:], group.plain, strict=True):
-            run = events[start:end]
+            run, track = events[start:end], tracks.get(user)
             if (
                 not plain
-                or not state.comes_after(user, run[0][0])
+                or (track is not None and track.events and track.events[-1][0] >= run[0][0])
                 or (alone and (state, user) in alone)
                 or (corrected and any(event[1] in corrected for event in run))
             ):
                 for row, event in zip(group.rows[start:end].tolist(), run, strict=True):
                     single[row].append((state, user, event[2]))
-            else:
-                for i, action in state.count_run(user, run, instants[start:end], self.past):
+                start = end
+                continue
+            if track is None:
+                track = tracks[user] = Track()
+            state.note_held(user, run)
+            passed = track.glide(run, state.stepper)
+            if passed < len(run):
+                instants = group.instants_us[start:end]
+                for i, action in state.count_rest(user, track, run, passed, instants, self.past):
                     order = (action.decided_us, 1, int(group.rows[start + i]), 1, state.order)
                     self._noted.append((order, state, action))
             start = end

@@ -58,6 +58,7 @@ class RuleState:
         self.rejected = 0
         self.past_edges = 0
         self.asked = 0
+        self._name = compiled.rule.action_name
         self.order = 0
         """Its place among the rules."""
         self.complete_since_us: int | None = None
@@ -72,26 +73,23 @@ class RuleState:
             self._index = {e[1]: (e[0], user) for user, track in self.tracks.items() for e in track.events}
         return self._index.get(event_id)
 
-    def comes_after(self, user: str, at_us: int) -> bool:
-        """Whether an event of this time would come after all others of the user."""
-        track = self.tracks.get(user)
-        return track is None or not track.events or at_us > track.events[-1][0]
-
-    def count_run(self, user: str, events: list[Event], instants_us: list[int], past: Past) -> Iterator[Noted]:
-        """Counts events that come after all others and one after the other, each at its own instant; gives what is
-        to be done, with the place of the event.
+    def count_rest(
+        self, user: str, track: Track, events: list[Event], i: int, instants_us: list[int], past: Past
+    ) -> Iterator[Noted]:
+        """Counts events from the i-th on, which changes something; all come after what is held and one after the
+        other, each at its own instant. Gives what is to be done, with the place of the event.
         """
-        track = self.tracks.get(user)
-        if track is None:
-            track = self.tracks[user] = Track()
-        if self._index is not None:
-            self._index.update((event[1], (event[0], user)) for event in events)
-        i, stop = track.glide(events, self.stepper), len(events)
+        stop = len(events)
         while i < stop:
             for action in self._count(user, track, events[i], instants_us[i], past):
                 yield i, action
             i += 1
             i += track.glide(events[i:], self.stepper)
+
+    def note_held(self, user: str, events: Iterable[Event]) -> None:
+        """Says whose events these are, which were counted by way of the track."""
+        if self._index is not None:
+            self._index.update((event[1], (event[0], user)) for event in events)
 
     def count(self, user: str, event: Event, t_us: int, past: Past) -> Iterable[Action]:
         """Counts an event; gives what is to be done."""
@@ -147,7 +145,7 @@ class RuleState:
                 rule.version,
                 user,
                 effect,
-                rule.action_name,
+                self._name,
                 None,
                 edge.count,
                 total,
@@ -196,7 +194,7 @@ class RuleState:
             rule.version,
             user,
             effect,
-            rule.action_name,
+            self._name,
             rule.action.value if effect is Effect.SET_PROPERTY else None,
             tally.count,
             tally.sum if rule.sum else None,
@@ -232,7 +230,7 @@ class RuleState:
                 yield from filter(None, map(old.settle, old.withdraw(user, track, now_us)))
 
     def _place(self, user: str) -> tuple[str, str, str]:
-        return self.rule.user_key, user, self.rule.action_name
+        return self.rule.user_key, user, self._name
 
     def result(self, user: str, t_us: int) -> RuleResult | None:
         """What the rule says of a user; None when it counted nothing."""
