@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from services.insights.course import named
 from services.insights.definitions import Insight
+from services.insights.engine import memory
 from services.insights.engine.engine import Engine
 from services.insights.engine.entering import Binding, from_events
 from services.insights.engine.plan import Plan
@@ -82,6 +83,18 @@ class InsightEvaluator:
         engine = self.engines[attribute_key]
         slot = engine.put([plan], None if before is None else [before.slot])[0]
         self._hold(Held(insight, plan, attribute_key, slot))
+
+    def trim(self, age_us: int) -> int:
+        """Lets go of rows older than this that no insight looks at any more; returns how many."""
+        return sum(
+            memory.trim(engine.sources, engine.queries.plans, engine.now_us - age_us, engine.now_us)
+            for engine in self.engines.values()
+        )
+
+    def holds(self, plan: Plan) -> bool:
+        """Whether all rows are held that a query about one of the keys looks at: else the log has them."""
+        engine = self.engines[self.bindings[plan.query.source].attribute_key]
+        return memory.holds(engine.sources, plan, engine.now_us)
 
     def _hold(self, held: Held) -> None:
         self.held[held.insight.insight_id] = held

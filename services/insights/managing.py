@@ -86,8 +86,8 @@ class Manager:
     async def _keep(self, project: Project, checked: Checked) -> None:
         """Keeps an active insight true from now on."""
         project.start()
-        if not project.retains(checked.plan.sources):
-            # Its rows were passed over so far; the log has them.
+        if not project.retains(checked.plan.sources) or not project.holds(checked.plan):
+            # Its rows were passed over so far, or let go; the log has them.
             await project.restart()
             return
         async with project.changing() as insights:

@@ -258,6 +258,10 @@ class Project:
         """Whether the rows of all these sources are retained, or will be when the project is recovered."""
         return self.insights is None or sources <= self.insights.bindings.keys()
 
+    def holds(self, plan: Plan) -> bool:
+        """Whether no row that a query over retained sources looks at was let go; or that is seen when it recovers."""
+        return self.insights is None or self.insights.holds(plan)
+
     async def _tell(self) -> None:
         if not self.ready.is_set() or self._course is None:
             return
@@ -281,6 +285,8 @@ class Project:
             async with self._changing:
                 if not self._teller.quiet:
                     return
+                if self.insights is not None:
+                    self.insights.trim(round(self._settings.memory_days * _DAY_US))
                 frozen = course.freeze(self._teller.sequence)
             await self._shelf.save(*frozen)
             self._snapshot_position = int(frozen[0]["position"])

@@ -32,8 +32,9 @@ class InsightsSettings(Settings):
     webhook_private_addresses: bool = False
     """Whether webhooks of rules may be on private and loopback addresses: everybody who makes rules is trusted then."""
     memory_days: float = Field(default=400.0, gt=0)
-    """Events that rules counted are let go from memory (never from the log) when they are older than this. Values stay
-    as they are; but a correction of such an event does not change them any more."""
+    """Events that rules counted, and rows that no insight looks at any more, are let go from memory (never from the
+    log) when they are older than this. Values and verdicts stay as they are; but a correction of such an event does not
+    change what rules counted any more, and what is tried out sees only the rows that are left."""
     snapshot_events: int = Field(default=500_000, ge=1)
     """A project's state is written to the blob store after so many events,"""
     snapshot_seconds: float = Field(default=60.0, gt=0)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from services.insights.engine.programs import Instruction, Op
-from services.insights.engine.ranges import Back, Range
+from services.insights.engine.ranges import MAX_US, Back, Range
 from services.insights.engine.vectors import COMPARISONS, is_constant, is_of_rows
 from services.insights.language.sources import Sources
 from services.insights.language.tree import (
@@ -36,6 +36,7 @@ from services.insights.language.tree import (
     walk,
 )
 from services.insights.language.types import Kind
+from services.kernel.windows import MIN_US
 
 _ARITHMETIC = {
     ArithmeticOperator.ADD: Op.ADD,
@@ -115,6 +116,13 @@ class Plan:
     def blocks(self) -> tuple[Block, ...]:
         """The distinct blocks of its totals."""
         return tuple(dict.fromkeys(part.block for total in self.totals for part in total.parts))
+
+    def looks_after_us(self, source: str, now_us: int) -> int:
+        """It looks at no row of a source whose time is at or before this, from an instant on."""
+        if self.way is Way.RECOMPUTED:
+            return MIN_US if source in self.sources else MAX_US
+        blocks = [block.range for block in self.blocks if block.source == source]
+        return min((each.bounds_us(now_us)[0] for each in blocks), default=MAX_US)
 
 
 class _NotMaintainableError(Exception):

@@ -17,6 +17,7 @@ from services.insights.language.types import Kind, Type
 from services.kernel.rows import RowStore
 from services.kernel.timelines import Timelines
 from services.kernel.timeorder import TimeOrder
+from services.kernel.windows import MIN_US
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -84,6 +85,8 @@ class SourceRows:
         self.timelines = Timelines()
         self.order = TimeOrder()
         self.dead = 0
+        self.trimmed_us = MIN_US
+        """Rows of this time or earlier were let go, some of them at least."""
         self._by_hash: dict[int, int] | None = None
 
     def __len__(self) -> int:
@@ -182,8 +185,25 @@ class SourceRows:
         if self.dead > len(self) or (at_once and self.dead):
             self._drop_dead()
 
+    def trim(self, until_us: int) -> int:
+        """Lets go of the rows of this time or earlier, and of those without a time; returns how many.
+
+        It takes as long as a restart's sorting does, so nothing is done for less than a quarter of the rows.
+        """
+        columns, count = self.store.columns, self.store.count
+        kept = (columns.flags[:count, 0] != 0) & (columns.times[:count] > until_us)
+        dropped = len(self) - int(kept.sum())
+        if until_us == MIN_US or not dropped or dropped * 4 < count:
+            return 0
+        self.trimmed_us = max(self.trimmed_us, until_us)
+        self._keep(kept)
+        return dropped
+
     def _drop_dead(self) -> None:
-        self.store.keep(self.store.columns.flags[: self.store.count, 0] != 0)
+        self._keep(self.store.columns.flags[: self.store.count, 0] != 0)
+
+    def _keep(self, kept: NDArray[np.bool_]) -> None:
+        self.store.keep(kept)
         self._restore_order()
 
     def _restore_order(self) -> None:

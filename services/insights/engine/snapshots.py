@@ -8,16 +8,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from services.insights.engine.engine import Engine
+from services.insights.engine.memory import holds
 from services.insights.engine.plan import Plan
 from services.insights.engine.pools import ArrayPool
 from services.insights.engine.states import NO_CHANGES, Changes, joined
 from services.insights.language.sources import SourceSchema
+from services.kernel.windows import MIN_US
 
 Arrays = dict[str, NDArray[np.generic]]
 
 
 class SchemaChangedError(Exception):
-    """The rows were retained with other columns: only the log can tell what they hold now."""
+    """The rows were retained with other columns, or let go: only the log can tell what they hold now."""
 
 
 def freeze(engine: Engine) -> tuple[dict[str, Any], Arrays]:
@@ -36,6 +38,7 @@ def freeze(engine: Engine) -> tuple[dict[str, Any], Arrays]:
     manifest = {
         "now_us": engine.now_us,
         "arrays_pool": engine.pools.arrays.values,
+        "trimmed_us": {name: rows.trimmed_us for name, rows in engine.sources.items()},
         "sources": {name: _columns(rows.schema) for name, rows in engine.sources.items()},
     }
     return json.loads(json.dumps(manifest)), {name: np.array(array) for name, array in arrays.items()}
@@ -51,7 +54,8 @@ def thaw(
     """The engine back, with these queries by slot; `slots` says which slot of the snapshot each of them had.
 
     A query that is not in `slots` is decided for everyone at the next `settle`, as is one that is in neither dump.
-    Raises SchemaChangedError when a source has other columns than its rows were retained with.
+    Raises SchemaChangedError when a source has other columns than its rows were retained with, or a query looks at rows
+    that were let go.
     """
     engine = Engine(schemas)
     engine.now_us = int(manifest["now_us"])
@@ -62,6 +66,9 @@ def thaw(
         if manifest["sources"].get(name) != _columns(rows.schema):
             raise SchemaChangedError(name)
         rows.load(_named(arrays, f"rows.{name}"))
+        rows.trimmed_us = manifest.get("trimmed_us", {}).get(name, MIN_US)
+    if not all(holds(engine.sources, plan, engine.now_us) for plan in plans.values()):
+        raise SchemaChangedError("rows that a query looks at")
     engine.restore(plans, {old: new for new, old in slots.items()}, _named(arrays, "states"))
     for new, old in slots.items():
         timers = engine.queries.timers.get(new)
