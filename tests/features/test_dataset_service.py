@@ -336,7 +336,7 @@ MISTAKES: list[tuple[dict[str, Any], str, str]] = [
     ({"sampling": {"fraction": 2}}, "sampling.fraction", "at most 1"),
     ({"sampling": {"fraction_true": 0.5}}, "sampling", "give a goal"),
     ({"keys": {}}, "keys", "leave it out for all"),
-    ({"features": {"rollups": ["*"], "attribute_groups": ["attributeGroups/shopping"]}}, "features.rollups", "now"),
+    ({"features": {"segments": True, "attribute_groups": ["attributeGroups/shopping"]}}, "features.segments", "now"),
     ({"partition_count": 65}, "partition_count", "1 to 64"),
 ]
 

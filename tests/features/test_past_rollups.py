@@ -3,6 +3,8 @@
 import asyncio
 import random
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -13,10 +15,12 @@ from inkling.features.v1 import profile_history_pb2 as history
 from inkling.features.v1 import profile_pb2, segment_service_pb2
 from inkling.features.v1 import profile_service_pb2 as profiles
 from services.features.settings import FeaturesSettings
+from services.kernel.building import EventRow
 from services.runtime.clocks import ManualClock
 from tests.features.archives import MemoryListings
 from tests.features.memory_log import NOW_US, MemoryLog, purchase
 from tests.features.serving import DAY_US, Client, serving
+from tests.features.test_dataset_service import downloaded, started
 from tests.features.test_exports import content, export
 from tests.features.test_property_service import MovingClock, declare_rollups, put
 
@@ -167,3 +171,45 @@ async def test_an_explained_rollup_tells_whose_values_it_is_made_of(client: Clie
     assert [m.key_value for m in rest.members] == ["u4"]
     assert not rest.next_page_token
     assert (await explained("rollups.users")).counted_count == 3
+
+
+async def test_a_training_set_has_the_rollups_that_were_served_at_each_moment(
+    served_settings: FeaturesSettings, log: MemoryLog, clock: ManualClock, tmp_path: Path
+) -> None:
+    listings = MemoryListings(log, served_settings.data_dir / "blobs")
+    async with started(served_settings, log, clock, listings, fresh=False) as server:
+        await declare_rollups(server.stubs)
+        for i, account in enumerate("ab"):
+            await log.append(
+                EventRow(f"a{i}", "open", NOW_US - DAY_US, NOW_US, {"account_id": account}, "shop", "1-0-0")
+            )
+        seen: dict[tuple[str, int], dict[str, Any]] = {}
+        for i in range(6):
+            await log.append(purchase(i, f"u{i % 4}", clock.now_us(), i / 8))
+            position = await put(server.stubs, f"u{i % 4}", {"account": "ab"[i % 2 if i < 4 else 0], "seats": i})
+            for account in "ab":
+                profile = await served(server.stubs, account, position)
+                instant_us = profile.as_of_time.ToMicroseconds()
+                seen[account, instant_us] = {each.name: plain(each) for each in profile.rollups}
+        rows, manifest = await downloaded(
+            server,
+            tmp_path / "out",
+            {
+                "attribute_key": "account_id",
+                "features": {"rollups": ["*"]},
+                "moments": {"instants": {"times": [_text(us) for _, us in seen]}},
+                "partition_count": 2,
+            },
+        )
+        names = ("most", "seats", "spent", "users")
+        found = {
+            (row["account_id"], round(row["moment"].timestamp() * 1e6)): {name: row[name] for name in names}
+            for row in rows
+        }
+        assert {key: found[key] for key in seen} == seen
+        spent = {"id": "rollups.spent", "column": "spent", "type": "double", "aggregation": "sum"}
+        assert spent in manifest["features"]
+
+
+def _text(us: int) -> str:
+    return datetime.fromtimestamp(us / 1e6, UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")

@@ -125,6 +125,15 @@ async def build(
                 "aggregation": str(feature.aggregation.function),
             }
             for feature in job.features
+        ]
+        + [
+            {
+                "id": each.feature_id,
+                "column": each.column,
+                "type": str(each.type),
+                "aggregation": str(each.rollup.definition.function),
+            }
+            for each in job.rollups
         ],
         "position": job.spec.up_to_position,
         "as_of_us": job.as_of_us,

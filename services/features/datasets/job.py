@@ -1,16 +1,17 @@
 """All that a partition's computation needs, as one value that can be sent to another process."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 from services.features.archive import ArchiveListing, columns_of, read_events
 from services.features.datasets.goals import InsightLabels
+from services.features.datasets.rolled import RolledColumn
 from services.features.datasets.spec import DatasetSpec
 from services.features.definitions import Attribute
 from services.kernel.aggregations import Aggregation
-from services.kernel.columns import SHARDS, EventBatch
+from services.kernel.columns import SHARDS, EventBatch, key_column
 
 _READ_ROWS = 131_072
 
@@ -58,6 +59,21 @@ class ArchiveSource:
             max_rows=_READ_ROWS,
         )
 
+    def of_keys(
+        self, attribute_key: str, aggregations: list[Aggregation], keys: Collection[str]
+    ) -> Iterator[EventBatch]:
+        """The records that aggregations of another attribute key look at: of some of its values, or of all."""
+        return read_events(
+            self.blobs_root,
+            self.listing,
+            columns=columns_of(aggregations) | {key_column(attribute_key)},
+            attribute_key=attribute_key,
+            key_values=keys,
+            before_us=self.before_us,
+            up_to_position=self.up_to_position,
+            max_rows=_READ_ROWS,
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Job:
@@ -69,6 +85,7 @@ class Job:
     as_of_us: int
     source: EventSource
     features: tuple[FeatureColumn, ...]
+    rollups: tuple[RolledColumn, ...] = ()
     creation: Aggregation | None = None
     """The declared property that tells when a key was created; None: its first event."""
     complete_since_us: int | None = None

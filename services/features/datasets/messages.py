@@ -47,7 +47,7 @@ def spec_from_proto(message: datasets_pb2.DatasetSpec) -> tuple[DatasetSpec, lis
     features = message.features
     problems += [
         Problem(f"features.{field}", "is not known of other moments than now", "leave it out")
-        for field in ("rollups", "segments", "everything")
+        for field in ("segments", "everything")
         if getattr(features, field)
     ]
     spec = DatasetSpec(
@@ -57,6 +57,7 @@ def spec_from_proto(message: datasets_pb2.DatasetSpec) -> tuple[DatasetSpec, lis
             tuple(features.attribute_groups),
             tuple(features.attributes),
             tuple(features.properties),
+            tuple(features.rollups),
         ),
         keys=_keys(message.keys, problems) if message.HasField("keys") else AllKeys(),
         goal=_goal(message.goal, moments, problems) if message.HasField("goal") else None,
@@ -81,6 +82,7 @@ def pinned_message(
     pinned.features.attribute_groups.extend(spec.features.groups)
     pinned.features.attributes.extend(spec.features.attributes)
     pinned.features.properties.extend(spec.features.properties)
+    pinned.features.rollups.extend(spec.features.rollups)
     pinned.up_to_position = spec.up_to_position
     if spec.as_of_us is not None:
         pinned.as_of_time.CopyFrom(timestamp(spec.as_of_us))

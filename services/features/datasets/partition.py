@@ -18,6 +18,7 @@ from services.features.dataset import ARROW_TYPES, typed
 from services.features.datasets.events import PartEvents, Watch
 from services.features.datasets.goals import NEVER, CompiledGoal, compile_goal
 from services.features.datasets.job import Job
+from services.features.datasets.rolled import RolledUpRows
 from services.features.datasets.rows import UNKNOWN, LeftOut, Rows, choose, label_counts, needs_creation, population
 from services.features.datasets.sampling import Hashes
 from services.features.datasets.spec import InsightGoal, Percentiles, SinceCreation
@@ -102,6 +103,7 @@ def schema(job: Job) -> pa.Schema:
     for feature in job.features:
         assert feature.attribute.type is not None, "validated before"
         fields.append(pa.field(feature.column, ARROW_TYPES[feature.attribute.type]))
+    fields += [pa.field(each.column, ARROW_TYPES[each.type]) for each in job.rollups]
     if job.spec.goal is not None:
         fields.append(pa.field(GOAL, pa.bool_()))
     return pa.schema(fields)
@@ -126,6 +128,7 @@ def _watched(tables: Iterator[pa.Table], watch: Watch | None) -> Iterator[pa.Tab
 
 def _tables(job: Job, events: PartEvents, rows: Rows, supplied: Supplied | None) -> Iterator[pa.Table]:
     columns = schema(job)
+    rolled = RolledUpRows(job, rows.keys.to_pylist()) if job.rollups else None
     codes = None if events.features is None else np.append(events.features.codes(rows.keys), np.int32(-1))
     for start in range(0, len(rows), _ROWS_AT_ONCE):
         some = rows.take(np.arange(start, min(start + _ROWS_AT_ONCE, len(rows))))
@@ -137,6 +140,8 @@ def _tables(job: Job, events: PartEvents, rows: Rows, supplied: Supplied | None)
         if events.features is not None and codes is not None:
             answers = events.features.answer(codes[some.who], some.instants_us)
             arrays += [typed(f.attribute, answer) for f, answer in zip(job.features, answers, strict=True)]
+        if rolled is not None:
+            arrays += rolled.columns(some.key_values().to_pylist(), some.instants_us)
         if some.labels is not None:
             arrays.append(pa.array(some.labels == 1, mask=some.labels == UNKNOWN))
         yield pa.table(arrays, schema=columns)

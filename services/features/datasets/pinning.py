@@ -15,11 +15,15 @@ from services.features.compile import compile_attribute
 from services.features.datasets.goals import InsightLabels
 from services.features.datasets.job import ArchiveSource, FeatureColumn, Job
 from services.features.datasets.partition import GOAL, MOMENT, SPAN
+from services.features.datasets.rolled import RolledColumn
 from services.features.datasets.spec import DatasetSpec, Features, InsightGoal, SegmentKeys, SuppliedRows
 from services.features.datasets.tables import carried_fields
 from services.features.definitions import Attribute, AttributeGroup, ValueType
+from services.features.export_parts import ExportedRollup
 from services.features.profiles import Chosen, Selection, choose, common_key
 from services.features.properties import PropertyDefinition, PropertyType, compile_property
+from services.features.rollups import RollupDefinition
+from services.features.selections import choose_more
 from services.features.signals import write_document
 from services.following.feed import Feed, FeedUnavailableError, LogSettings, PositionLostError
 from services.kernel.columns import SHARDS
@@ -54,6 +58,7 @@ class Resolved:
     features: tuple[FeatureColumn, ...]
     creation: PropertyDefinition | None
     definitions_sha256: str
+    rollups: tuple[RolledColumn, ...] = ()
 
 
 def resolve(catalog: Catalog, spec: DatasetSpec, insights: InsightLabels | None) -> Resolved:
@@ -66,13 +71,13 @@ def resolve(catalog: Catalog, spec: DatasetSpec, insights: InsightLabels | None)
         )
     wanted = spec.features
     chosen: list[Chosen] = []
-    if wanted.feature_service or wanted.groups or wanted.attributes or not wanted.properties:
+    if wanted.feature_service or wanted.groups or wanted.attributes or not (wanted.properties or wanted.rollups):
         chosen = choose(catalog, Selection(wanted.feature_service, wanted.groups, wanted.attributes))
         key = common_key(chosen, spec.attribute_key)
     elif spec.attribute_key:
         key = spec.attribute_key
     else:
-        raise _bad("attribute_key", "is needed: the features are properties alone")
+        raise _bad("attribute_key", "is needed: the features are properties and roll-ups alone")
     others = sorted({each.group.name for each in chosen if each.group.attribute_key != key})
     if others:
         raise _bad("features", f"are of another attribute key than {key}: {', '.join(others[:5])}")
@@ -86,14 +91,21 @@ def resolve(catalog: Catalog, spec: DatasetSpec, insights: InsightLabels | None)
         pinned = Features(attributes=tuple(_feature_id(each) for each in chosen))
     else:
         pinned = Features(groups=tuple(group.name for group in groups))
-    pinned = replace(pinned, properties=tuple(each.property_id for each in properties))
+    rollups = choose_more(catalog, Selection(rollups=wanted.rollups), key).rollups if wanted.rollups else ()
+    pinned = replace(
+        pinned,
+        properties=tuple(each.property_id for each in properties),
+        rollups=tuple(each.rollup_id for each in rollups),
+    )
     documents = [write_document(group) for group in groups]
     documents += [
-        json.dumps(asdict(each), sort_keys=True) for each in (*properties, *(() if creation is None else (creation,)))
+        json.dumps(asdict(each), sort_keys=True)
+        for each in (*properties, *rollups, *(() if creation is None else (creation,)))
     ]
     digest = hashlib.sha256("\n".join([*documents, *(_feature_id(each) for each in chosen)]).encode()).hexdigest()
     features = tuple(_columns(key, chosen, properties))
-    return Resolved(replace(spec, attribute_key=key, features=pinned), features, creation, digest)
+    rolled = tuple(_rolled(catalog, rollups, {key, MOMENT, SPAN, GOAL, *(each.column for each in features)}))
+    return Resolved(replace(spec, attribute_key=key, features=pinned), features, creation, digest, rolled)
 
 
 async def pin(
@@ -139,7 +151,13 @@ def make_job(
     assert spec.as_of_us is not None, "pinned"
     features = resolved.features
     if input_path is not None and isinstance(spec.moments, SuppliedRows):
-        taken = {spec.attribute_key, MOMENT, GOAL, *(feature.column for feature in features)}
+        taken = {
+            spec.attribute_key,
+            MOMENT,
+            GOAL,
+            *(each.column for each in features),
+            *(each.column for each in resolved.rollups),
+        }
         repeated = [field.name for field in carried_fields(input_path) if field.name in taken]
         if repeated:
             raise _bad("moments.rows.input", f"has a column {repeated[0]}, which the training set has itself")
@@ -150,6 +168,7 @@ def make_job(
         as_of_us=spec.as_of_us,
         source=source,
         features=features,
+        rollups=resolved.rollups,
         creation=None if resolved.creation is None else compile_property(resolved.creation),
         complete_since_us=listing.complete_since_us,
         input_path=input_path,
@@ -238,6 +257,13 @@ def _columns(key: str, chosen: Sequence[Chosen], properties: Sequence[PropertyDe
         attribute = Attribute(name=definition.property_id, type=PROPERTY_TYPES[definition.type])
         column = free(definition.property_id, feature_id)
         yield FeatureColumn(feature_id, column, attribute, compile_property(definition))
+
+
+def _rolled(catalog: Catalog, rollups: Iterable[RollupDefinition], taken: set[str]) -> Iterable[RolledColumn]:
+    for each in rollups:
+        feature_id = f"rollups.{each.rollup_id}"
+        column = feature_id if each.rollup_id in taken else each.rollup_id
+        yield RolledColumn(feature_id, column, ExportedRollup.of(catalog, each))
 
 
 def _feature_id(chosen: Chosen) -> str:

@@ -145,12 +145,13 @@ class Sampling:
 
 @dataclass(frozen=True, slots=True)
 class Features:
-    """What to compute: a feature service, or groups, or single attributes; and declared properties."""
+    """What to compute: a feature service, or groups, or single attributes; declared properties, roll-ups."""
 
     feature_service: str = ""
     groups: tuple[str, ...] = ()
     attributes: tuple[str, ...] = ()
     properties: tuple[str, ...] = ()
+    rollups: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
