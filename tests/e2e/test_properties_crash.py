@@ -5,6 +5,8 @@ import math
 from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
+
 from inkling.client.properties import PropertySpec, PropertyWrite
 from tests.e2e.test_crash import PATIENT, SETTINGS
 from tests.running import client_of, running_suite
@@ -20,6 +22,7 @@ def writes() -> Iterator[PropertyWrite]:
             yield PropertyWrite(f"u{user}", {"paid": 0.1 if user % 2 else 1e15, "round": number})
 
 
+@pytest.mark.slow
 async def test_every_acknowledged_write_counts_exactly_once(tmp_path: Path) -> None:
     async with running_suite(tmp_path, **SETTINGS) as suite, client_of(suite, "one", retry=PATIENT) as client:
         await client.properties.declare_many(SPECS, attribute_key="user_id")

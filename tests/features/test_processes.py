@@ -103,6 +103,7 @@ async def test_what_is_acknowledged_is_read_at_its_position(tmp_path: Path) -> N
         assert await counts(client, position) == [3_000 // USERS] * USERS
 
 
+@pytest.mark.slow
 async def test_after_features_is_killed_at_any_time_every_event_counts_once(tmp_path: Path) -> None:
     async with (
         running_suite(tmp_path, snapshot_events=1_000, snapshot_seconds=0.3) as suite,

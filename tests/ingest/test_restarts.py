@@ -29,6 +29,7 @@ async def ids_of(stub: IngestServiceStub, metadata: tuple[tuple[str, str], ...])
     return ids
 
 
+@pytest.mark.slow
 async def test_acknowledged_events_survive_a_kill(tmp_path: Path) -> None:
     process = IngestProcess(tmp_path).start()
     metadata = bearer(await process.key("p", ROLES))

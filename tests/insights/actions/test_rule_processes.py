@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import grpc.aio
+import pytest
 
 from inkling.features.v1 import profile_pb2, profile_service_pb2, property_service_pb2
 from inkling.features.v1.profile_service_pb2_grpc import ProfileServiceStub
@@ -119,6 +120,7 @@ async def refuse_consent(suite: Suite, user: str) -> None:
     await until(is_set, True)
 
 
+@pytest.mark.slow
 async def test_actions_happen_once_whoever_is_killed_and_not_without_consent(tmp_path: Path) -> None:
     fire = rule_pb2.RuleAction(fire_event=rule_pb2.FireEvent())
     made = {
