@@ -17,11 +17,11 @@ from services.insights.engine.cells import DIGITS, QUEUED, longer, nbytes, new_q
 from services.insights.engine.passes import CHUNK, Pass, Tables
 from services.insights.engine.plan import Block, Plan, Total
 from services.insights.engine.pools import Pools
-from services.insights.engine.programs import FROM_ROWS, decide
+from services.insights.engine.programs import ASKED, SAME, decide
 from services.insights.engine.queries import Queries
 from services.insights.engine.recomputed import Timers
 from services.insights.engine.rows import NewRows, RowNumbers, SourceRows, View
-from services.insights.engine.states import APPLIES, NOT, STATE, Changes, Standing, States, joined
+from services.insights.engine.states import NOT, Changes, Standing, States, joined
 from services.insights.engine.tables import rows_of
 from services.insights.engine.walking import Walk
 from services.insights.language.sources import SourceSchema
@@ -318,18 +318,17 @@ class Engine:
             return
         customers, queries = queue.customers[:used].copy(), queue.queries[:used].copy()
         queue.used[0] = 0
-        verdicts = np.zeros(used, np.int8)
-        decide(self.queries.programs, tables.counts, tables.sums, customers, queries, verdicts, *self._scratch)
-        after = np.where(verdicts == 1, np.uint8(APPLIES), np.uint8(NOT))
-        for i in np.flatnonzero(verdicts == FROM_ROWS).tolist():
-            after[i] = self._from_rows(int(queries[i]), int(customers[i]))
-        table = self.states.table
-        before = table[customers, queries] & STATE
-        table[customers, queries] = after
-        # Of a customer that was not known before nothing was said, and nothing need be said while it does not apply.
-        told = np.flatnonzero((before != after) & ~((before == 0) & (after == NOT)))
+        before, table = np.zeros(used, np.uint8), self.states.table
+        decide(self.queries.programs, tables.counts, tables.sums, customers, queries, table, before, *self._scratch)
+        for i in np.flatnonzero(before == ASKED).tolist():
+            query, customer = int(queries[i]), int(customers[i])
+            state, after = table[customer, query], self._from_rows(query, customer)
+            table[customer, query] = after
+            before[i] = SAME if state == after or (state == 0 and after == NOT) else state
+        told = np.flatnonzero(before != SAME)
+        queries, customers = queries[told], customers[told]
         since = np.full(len(told), self.now_us)
-        self._found(Changes(queries[told], customers[told], before[told], after[told], since))
+        self._found(Changes(queries, customers, before[told], table[customers, queries], since))
 
     def _from_rows(self, slot: int, customer: int) -> int:
         timers = self.queries.timers.get(slot)

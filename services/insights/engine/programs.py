@@ -128,6 +128,10 @@ def _empty(instructions: int, slots: int, stack: int) -> Programs:
     )
 
 
+SAME, ASKED = 0xFE, 0xFF
+"""Instead of the state before: there is nothing to tell; the rows are to be asked."""
+
+
 @compiled
 def decide(
     programs: Programs,
@@ -135,18 +139,30 @@ def decide(
     sums: Cells,
     customers: NDArray[np.int32],
     queries: NDArray[np.int32],
-    verdicts: NDArray[np.int8],
+    states: NDArray[np.uint8],
+    before: NDArray[np.uint8],
     scratch: NDArray[np.int64],
     rounding: NDArray[np.int64],
 ) -> None:
-    """The verdict of each pair. `scratch` has one row of DIGITS, `rounding` DIGITS + 1 entries."""
+    """Decides each pair that is in the queue; says of each what its state was before, or SAME, or ASKED.
+
+    `scratch` has one row of DIGITS, `rounding` DIGITS + 1 entries.
+    """
     for i in range(len(customers)):
-        start = programs.starts[queries[i]]
-        if start < 0:
-            verdicts[i] = FROM_ROWS
-        else:
-            stop = programs.stops[queries[i]]
-            verdicts[i] = run_program(programs, start, stop, counts, sums, customers[i], scratch, rounding)
+        who, query = customers[i], queries[i]
+        start = programs.starts[query]
+        state = states[who, query] & 0x7F
+        verdict = FROM_ROWS
+        if start >= 0:
+            verdict = run_program(programs, start, programs.stops[query], counts, sums, who, scratch, rounding)
+        if verdict == FROM_ROWS:
+            states[who, query] = state
+            before[i] = ASKED
+            continue
+        after = 2 if verdict == TRUE else 1
+        states[who, query] = after
+        # Of a customer that was not known before nothing was said, and nothing need be said while it does not apply.
+        before[i] = SAME if state == after or (state == 0 and after == 1) else state
 
 
 @inlined
