@@ -146,7 +146,9 @@ class RuleProject:
         while True:
             try:
                 self.ready.clear()
-                await self._recover()
+                # A rule that comes meanwhile would join a state that is about to be replaced.
+                async with self._changing:
+                    await self._recover()
                 async with aclosing(follow_steadily(self._feed, self.name, self, _PART_BYTES)) as parts:
                     async for part in parts:
                         async with self._changing:
