@@ -1,5 +1,6 @@
-"""Fixtures for all tests: a real PostgreSQL server, started once when a test first asks for it."""
+"""For all tests: hypothesis profiles, and a real PostgreSQL server, started once when a test first asks for it."""
 
+import os
 import shutil
 import tempfile
 import warnings
@@ -8,6 +9,20 @@ from pathlib import Path
 
 import psycopg
 import pytest
+from hypothesis import HealthCheck, Phase, settings
+
+# Bounded and repeatable, or deep (INKLING_HYPOTHESIS_PROFILE=deep). How fast examples are made says something of the
+# machine's load, nothing of what is tested.
+BOUNDED = settings(
+    derandomize=True,
+    deadline=None,
+    database=None,
+    suppress_health_check=(HealthCheck.too_slow, HealthCheck.data_too_large),
+    phases=[phase for phase in Phase if phase is not Phase.explain],
+)
+settings.register_profile("bounded", BOUNDED)
+settings.register_profile("deep", BOUNDED, derandomize=False, max_examples=1_000)
+settings.load_profile(os.environ.get("INKLING_HYPOTHESIS_PROFILE", "bounded"))
 
 
 @pytest.fixture(scope="session")
