@@ -13,9 +13,10 @@ what other owners left is taken up by anyone when the lease has run out. Owners 
 import asyncio
 import contextvars
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 from google.longrunning import operations_pb2
 from google.protobuf.any_pb2 import Any as AnyMessage
@@ -177,7 +178,7 @@ class OperationRunner:
             if now - running.written_at < _PROGRESS_SECONDS:
                 return
             running.written_at = now
-            if await self.store.write_metadata(stored, running.metadata, self._clock.now_us()):
+            if await _unbroken(self.store.write_metadata(stored, running.metadata, self._clock.now_us())):
                 running.cancelled = True
                 raise asyncio.CancelledError
 
@@ -269,6 +270,22 @@ class OperationRunner:
 
     def _lease_until_us(self) -> int:
         return self._clock.now_us() + round(self._lease_seconds * 1_000_000)
+
+
+async def _unbroken(write: Coroutine[Any, Any, bool]) -> bool:
+    """Awaits a write to its end, also when it is cancelled meanwhile; the cancellation goes on after it.
+
+    A transaction that is cut off may hold SQLite's lock until its connection is collected.
+    """
+    writing = asyncio.ensure_future(write)
+    try:
+        return await asyncio.shield(writing)
+    except asyncio.CancelledError:
+        await asyncio.wait((writing,))
+        # Whether it failed does not matter any more.
+        if not writing.cancelled():
+            writing.exception()
+        raise
 
 
 def _pack(message: Message) -> bytes:
