@@ -4,8 +4,6 @@ SHELL := /bin/bash
 PYTHON3 ?= python3
 UV := .tools/bin/uv
 PYTHON := .venv/bin/python
-# Tests start processes and wait for them: two at a time use the cores. A file's tests share what they start.
-PYTEST := $(PYTHON) -m pytest -n 2 --dist loadfile
 SOURCES := services inkling tools examples benchmarks tests hatch_build.py
 PROTOS := $(shell find protos -name '*.proto')
 
@@ -41,13 +39,13 @@ demo: setup ## Real transactions in, exact attributes out: the main job in under
 	@$(PYTHON) -m examples.demo
 
 test: setup ## The tests, with real servers and databases
-	@$(PYTEST) -m "not slow"
+	@$(PYTHON) -m pytest -m "not slow"
 
-test-slow: setup ## The slow suites: what is acknowledged and asked for while everything is killed; the whole demo
+test-slow: setup ## The slow suites: 200,000 events while everything is killed; the whole demo
 	@$(PYTHON) -m pytest -m slow
 
 test-all: setup ## All tests, the properties with a thousand random examples each
-	@INKLING_HYPOTHESIS_PROFILE=deep $(PYTEST)
+	@INKLING_HYPOTHESIS_PROFILE=deep $(PYTHON) -m pytest
 
 check: setup lint types imports protolint test ## Everything that must hold before a change is done
 
