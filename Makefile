@@ -41,7 +41,7 @@ demo: setup ## Real transactions in, exact attributes out: the main job in under
 test: setup ## The tests, with real servers and databases
 	@$(PYTHON) -m pytest -m "not slow"
 
-test-slow: setup ## The slow suites: 200,000 events while everything is killed; the whole demo
+test-slow: setup ## The slow suites: what holds while everything is killed; the whole demo
 	@$(PYTHON) -m pytest -m slow
 
 test-all: setup ## All tests, the properties with a thousand random examples each
